@@ -1,0 +1,1 @@
+//! Administration of a CommuCat server from the command line.

@@ -1,0 +1,1 @@
+//! CommuCat client SDK and the commucat command.

@@ -1,0 +1,1 @@
+//! Configuration of a CommuCat server, parsed once into checked types.

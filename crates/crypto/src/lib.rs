@@ -1,0 +1,1 @@
+//! Noise handshakes, sealed records, signatures and sealed references.

@@ -1,0 +1,2 @@
+//! The CommuCat demonstration.
+fn main() {}

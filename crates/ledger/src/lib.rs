@@ -1,0 +1,1 @@
+//! Audit log of key changes with exchangeable sinks.

@@ -1,0 +1,1 @@
+//! Durable state of a CommuCat server: queues, groups, devices, keys.

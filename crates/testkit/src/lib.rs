@@ -1,0 +1,1 @@
+//! Real servers, clients, faults and checkers for CommuCat's tests.
