@@ -1,1 +1,3 @@
 //! CommuCat client SDK and the commucat command.
+
+pub mod vault;
