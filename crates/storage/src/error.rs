@@ -1,0 +1,80 @@
+//! Why the store could not be opened, and why an operation failed.
+
+use std::sync::Arc;
+
+/// Why the store cannot be opened. Nothing was changed, unless a migration says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the lock of the data directory.
+    #[error("another process has the store open")]
+    InUse,
+    /// The data directory or the lock file cannot be made or opened.
+    #[error("cannot use the data directory")]
+    Directory(#[source] std::io::Error),
+    /// The file is not a store of CommuCat, or its tables are not those of its version.
+    #[error("the database is not a CommuCat store of a known schema")]
+    UnknownSchema,
+    /// The store was written by a newer CommuCat.
+    #[error("the store has schema version {found}, this program knows up to {supported}")]
+    NewerSchema {
+        /// Version in the file.
+        found: u32,
+        /// Latest version that this program knows.
+        supported: u32,
+    },
+    /// The store has an older schema and [`Migrations::Refuse`](crate::Migrations::Refuse) was asked.
+    #[error("the store has schema version {found} and needs migration to {supported}")]
+    OlderSchema {
+        /// Version in the file.
+        found: u32,
+        /// Version that this program needs.
+        supported: u32,
+    },
+    /// A migration failed; it was rolled back.
+    #[error("migration {version} failed")]
+    Migration {
+        /// The migration.
+        version: u32,
+        /// What the database says.
+        #[source]
+        source: BackendError,
+    },
+    /// The database does not keep a setting that durability depends on.
+    #[error("the database refuses the setting `{0}`")]
+    Setting(&'static str),
+    /// The database cannot be opened or read.
+    #[error("cannot open the database")]
+    Database(#[source] BackendError),
+}
+
+/// Why an operation failed. Business outcomes are values, not errors.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store is down or full, or its disk failed. A change may or may not have been made:
+    /// repeat the same call.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] BackendError),
+    /// Stored bytes are not those that were written. Other rows are served.
+    #[error("stored bytes of `{what}` are damaged")]
+    Corrupt {
+        /// Table or kind of value.
+        what: &'static str,
+    },
+    /// The database refused a statement that should be right: a defect here. Nothing was changed.
+    #[error("the database refused the operation")]
+    Refused(#[source] BackendError),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a backend says. Holds codes and names of tables, never row values.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BackendError(Arc<rusqlite::Error>);
+
+impl From<rusqlite::Error> for BackendError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
