@@ -1,1 +1,15 @@
-//! Custody and hub rules as pure state machines: lane, ticket, hub; no I/O, no clock.
+//! Custody and hub rules as pure state machines: values in, values out; no I/O, no clock, no locks.
+//!
+//! [`lane::Lane`] is one queue in use, [`ticket::Ticket`] decides when a frame may be acknowledged,
+//! [`pipeline::Pipeline`] and [`unacked::Unacked`] are a session's two directions, and [`hub`] holds
+//! the rules of groups (CCP-1 sections 4 and 5).
+
+pub mod ack;
+pub mod hub;
+pub mod lane;
+pub mod pipeline;
+pub mod ticket;
+pub mod unacked;
+
+#[cfg(test)]
+mod explore;

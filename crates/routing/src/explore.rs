@@ -1,0 +1,3 @@
+//! Exhaustive runs of the machines in small worlds.
+
+pub(crate) mod bugs;

@@ -1,0 +1,1 @@
+//! The hub's rules for groups (CCP-1 section 5).

@@ -1,0 +1,68 @@
+//! Which keys a lane knows: those in its window, and the last ones that the far end acknowledged.
+
+use std::collections::{HashMap, VecDeque};
+
+use commucat_proto::id::DedupeKey;
+
+use super::entry::SlotId;
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Known {
+    /// In the window.
+    Window(SlotId),
+    /// The far end acknowledged it.
+    Acked,
+}
+
+/// The keys of a window and a bounded memory of acknowledged ones.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    known: HashMap<DedupeKey, Known>,
+    acked: VecDeque<DedupeKey>,
+    acked_max: usize,
+}
+
+impl Keys {
+    pub(super) fn new(acked_max: usize) -> Self {
+        Self {
+            known: HashMap::new(),
+            acked: VecDeque::new(),
+            acked_max,
+        }
+    }
+
+    pub(super) fn find(&self, key: &DedupeKey) -> Option<Known> {
+        self.known.get(key).copied()
+    }
+
+    pub(super) fn insert(&mut self, key: DedupeKey, slot: SlotId) {
+        self.known.insert(key, Known::Window(slot));
+    }
+
+    /// Forgets a key that leaves the window without an acknowledgement.
+    pub(super) fn forget(&mut self, key: &DedupeKey) {
+        self.known.remove(key);
+    }
+
+    /// Notes that the far end acknowledged a key that is in no slot (any more).
+    pub(super) fn acknowledged(&mut self, key: DedupeKey) {
+        if self.known.insert(key, Known::Acked) == Some(Known::Acked) {
+            return;
+        }
+        self.acked.push_back(key);
+        if self.acked.len() <= self.acked_max {
+            return;
+        }
+        if let Some(oldest) = self.acked.pop_front()
+            && self.known.get(&oldest) == Some(&Known::Acked)
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn acked(&self) -> impl Iterator<Item = &DedupeKey> {
+        self.acked.iter()
+    }
+}
