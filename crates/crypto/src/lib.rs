@@ -1,1 +1,14 @@
 //! Noise handshakes, sealed records, signatures and sealed references.
+//!
+//! Bytes in, values out: nothing here does network I/O or reads a clock. Only [`keyring`] touches
+//! files.
+
+pub mod noise;
+pub mod sealed_box;
+pub mod sealed_ref;
+pub mod secret;
+pub mod tunnel;
+
+pub use self::noise::{Established, HandshakeError, StaticKey};
+pub use self::secret::Secret;
+pub use self::tunnel::{Opener, Sealer};
