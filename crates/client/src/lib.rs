@@ -1,3 +1,19 @@
 //! CommuCat client SDK and the commucat command.
+//!
+//! Start with [`Client::join`] (a new account, by invite link) or [`Client::open`], listen with
+//! [`Client::subscribe`], talk with [`Client::send`].
 
+pub mod chat;
+mod client;
+pub mod clock;
+mod error;
+mod event;
+mod settings;
 pub mod vault;
+
+pub use client::{Client, Contact, Conversation, Decision, Device, Me, SafetyNumber, Sent, Status};
+pub use error::ClientError;
+pub use event::{
+    BEHIND_MAX, Change, Connection, Event, Events, Message, Request, Tick, UndeliveredReason,
+};
+pub use settings::{Settings, Suite, Trust};

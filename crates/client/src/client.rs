@@ -1,0 +1,611 @@
+//! The client: one device of one account, driven by an application.
+//!
+//! A [`Client`] is a handle of a running engine. The engine connects by itself, keeps the
+//! connection, resends what is unacknowledged and stores what arrives before it acknowledges it;
+//! the application asks and listens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use commucat_proto::id::{AccountId, DeviceId, GroupId, MessageId};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::ClientError;
+use crate::event::{Connection, Event, Events, Message, Request, Tick};
+
+/// The own account and device.
+#[derive(Clone, Debug)]
+pub struct Me {
+    /// Account id.
+    pub account: AccountId,
+    /// Domain of the home server.
+    pub domain: String,
+    /// This device.
+    pub device: DeviceId,
+    /// The link that others add this account by (CCP-1 section 6, "Contact link").
+    pub contact_link: String,
+    /// Whether this device holds the account key, so that it can link and revoke devices.
+    pub holds_account_key: bool,
+}
+
+/// Somebody the account knows.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// The name that the own account gave.
+    pub petname: String,
+    /// Account id.
+    pub account: AccountId,
+    /// Domain of the contact's home server.
+    pub domain: String,
+    /// Devices in the contact's newest known list; 0 until it was fetched.
+    pub devices: usize,
+    /// Whether the safety number was compared and confirmed.
+    pub verified: bool,
+    /// The 1:1 conversation, once there is one.
+    pub conversation: Option<GroupId>,
+}
+
+/// A conversation: with one contact, or a group.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    /// Group id.
+    pub id: GroupId,
+    /// Petname of the contact, or name of the group.
+    pub name: String,
+    /// Whether it is a named group.
+    pub group: bool,
+    /// Accounts in it, with the names that the own account gave.
+    pub members: Vec<(AccountId, String)>,
+    /// Devices in it.
+    pub devices: usize,
+    /// MLS cipher suite, as its code point.
+    pub suite: u16,
+    /// Position of the last commit applied.
+    pub position: u64,
+    /// Whether messages can be sent now.
+    pub ready: bool,
+    /// Messages in the outbox that the server has not acknowledged.
+    pub unsent: usize,
+}
+
+/// One of the own account's devices.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Device id.
+    pub id: DeviceId,
+    /// Whether it is this one.
+    pub current: bool,
+}
+
+/// What two people compare to know that nobody sits between them.
+#[derive(Clone, Debug)]
+pub struct SafetyNumber {
+    /// 60 digits in groups of five, the same on both sides.
+    pub digits: String,
+    /// The text for a QR code.
+    pub qr: String,
+}
+
+/// State of the client, for people and monitoring.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// State of the connection.
+    pub connection: Connection,
+    /// Own account and device.
+    pub me: Me,
+    /// Endpoint that the client connects to, `host:port`.
+    pub endpoint: String,
+    /// Messages in the outbox.
+    pub outbox: usize,
+    /// Conversations.
+    pub conversations: usize,
+    /// Contacts.
+    pub contacts: usize,
+    /// Single-use key packages left on the server, once counted.
+    pub key_packages: Option<u64>,
+}
+
+/// A message accepted into the outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The conversation.
+    pub conversation: GroupId,
+    /// The message's id.
+    pub message: MessageId,
+}
+
+/// Handle of a running client. Clones drive the same engine.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What an engine and its handles share.
+pub(crate) struct Inner {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) connection: watch::Receiver<Connection>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) kill: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+}
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
+
+/// What an application asks of the engine.
+pub(crate) enum Command {
+    Me(Reply<Me>),
+    AddContact {
+        link: String,
+        petname: String,
+        reply: Reply<Contact>,
+    },
+    Contacts(Reply<Vec<Contact>>),
+    Safety {
+        who: String,
+        reply: Reply<SafetyNumber>,
+    },
+    Verify {
+        who: String,
+        reply: Reply<()>,
+    },
+    Send {
+        to: String,
+        text: String,
+        reply: Reply<Sent>,
+    },
+    Read {
+        conversation: String,
+        reply: Reply<()>,
+    },
+    CreateGroup {
+        name: String,
+        members: Vec<String>,
+        reply: Reply<GroupId>,
+    },
+    Invite {
+        group: String,
+        who: String,
+        reply: Reply<()>,
+    },
+    Remove {
+        group: String,
+        who: String,
+        reply: Reply<()>,
+    },
+    Leave {
+        group: String,
+        reply: Reply<()>,
+    },
+    Conversations(Reply<Vec<Conversation>>),
+    History {
+        name: String,
+        after: u64,
+        limit: u32,
+        reply: Reply<Vec<Message>>,
+    },
+    Unshown {
+        limit: u32,
+        reply: Reply<Vec<Message>>,
+    },
+    Shown {
+        numbers: Vec<u64>,
+        reply: Reply<()>,
+    },
+    Requests(Reply<Vec<Request>>),
+    Decide {
+        request: String,
+        decision: Decision,
+        reply: Reply<()>,
+    },
+    Devices(Reply<Vec<Device>>),
+    LinkDevice {
+        code: String,
+        reply: Reply<String>,
+    },
+    RevokeDevice {
+        device: String,
+        reply: Reply<()>,
+    },
+    Phrase(Reply<String>),
+    Status(Reply<Status>),
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// Talk; the stranger becomes a contact under this petname.
+    Accept {
+        /// Name to give.
+        petname: String,
+    },
+    /// Leave the conversation.
+    Decline,
+    /// Leave it, and drop later requests of this account.
+    Block,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client(..)")
+    }
+}
+
+impl Client {
+    /// A stream of everything that happens from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        Events::new(self.inner.events.subscribe())
+    }
+
+    /// Waits until the client is signed in.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Timeout`] after `within`; the reason of the last attempt is in
+    /// [`Self::status`]. [`ClientError::Handshake`] if the device was revoked or replaced.
+    pub async fn connected(&self, within: Duration) -> Result<(), ClientError> {
+        self.wait_connection(within, |state| {
+            matches!(state, Connection::Online | Connection::CaughtUp)
+        })
+        .await
+    }
+
+    /// Waits until the client is signed in and has everything that waited on the server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connected`].
+    pub async fn caught_up(&self, within: Duration) -> Result<(), ClientError> {
+        self.wait_connection(within, |state| *state == Connection::CaughtUp)
+            .await
+    }
+
+    async fn wait_connection(
+        &self,
+        within: Duration,
+        good: impl Fn(&Connection) -> bool,
+    ) -> Result<(), ClientError> {
+        let mut state = self.inner.connection.clone();
+        let done = state.wait_for(|state| {
+            good(state) || matches!(state, Connection::Replaced | Connection::Revoked)
+        });
+        match tokio::time::timeout(within, done).await {
+            Err(_) => Err(ClientError::Timeout),
+            Ok(Err(_)) => Err(ClientError::Stopped),
+            Ok(Ok(state)) if good(&state) => Ok(()),
+            Ok(Ok(state)) => Err(ClientError::Handshake(match &*state {
+                Connection::Revoked => "this device was revoked".to_owned(),
+                _other => "another connection of this device took over".to_owned(),
+            })),
+        }
+    }
+
+    /// The state of the connection now.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.inner.connection.borrow().clone()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inner.commands.send(command(reply)).await;
+        sent.map_err(|_| ClientError::Stopped)?;
+        answer.await.map_err(|_| ClientError::Stopped)?
+    }
+
+    /// Own account and device.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Stopped`].
+    pub async fn me(&self) -> Result<Me, ClientError> {
+        self.ask(Command::Me).await
+    }
+
+    /// Adds a contact by its link. It is stored at once; devices are fetched when connected.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] for a link that does not parse, [`ClientError::NameTaken`].
+    pub async fn add_contact(&self, link: &str, petname: &str) -> Result<Contact, ClientError> {
+        let (link, petname) = (link.to_owned(), petname.to_owned());
+        self.ask(|reply| Command::AddContact {
+            link,
+            petname,
+            reply,
+        })
+        .await
+    }
+
+    /// All contacts, by petname.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn contacts(&self) -> Result<Vec<Contact>, ClientError> {
+        self.ask(Command::Contacts).await
+    }
+
+    /// The safety number of the own account and a contact.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`]; [`ClientError::NotNow`] until the contact's key is known.
+    pub async fn safety(&self, who: &str) -> Result<SafetyNumber, ClientError> {
+        let who = who.to_owned();
+        self.ask(|reply| Command::Safety { who, reply }).await
+    }
+
+    /// Remembers that the safety number of a contact was compared and is right.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`].
+    pub async fn mark_verified(&self, who: &str) -> Result<(), ClientError> {
+        let who = who.to_owned();
+        self.ask(|reply| Command::Verify { who, reply }).await
+    }
+
+    /// Puts a text for a contact, a group or a conversation id (hex) into the outbox; returns when
+    /// it is on disk. It is sent as soon as that is possible, and again until the server
+    /// acknowledges it. [`Event::Tick`] tells how far it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`], [`ClientError::TooLarge`], [`ClientError::Vault`].
+    pub async fn send(&self, to: &str, text: &str) -> Result<Sent, ClientError> {
+        let (to, text) = (to.to_owned(), text.to_owned());
+        self.ask(|reply| Command::Send { to, text, reply }).await
+    }
+
+    /// Waits until a message of this device is at least at `tick`; returns where it is then.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Timeout`] after `within`.
+    pub async fn wait(
+        &self,
+        sent: Sent,
+        tick: Tick,
+        within: Duration,
+    ) -> Result<Tick, ClientError> {
+        let mut events = self.subscribe();
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            // The history is the truth; events only say when to look again.
+            if let Some(at) = self.tick_of(sent).await?
+                && at >= tick
+            {
+                return Ok(at);
+            }
+            loop {
+                match tokio::time::timeout_at(deadline, events.next()).await {
+                    Err(_) => return Err(ClientError::Timeout),
+                    Ok(None) => return Err(ClientError::Stopped),
+                    Ok(Some(Event::Tick { message, .. })) if message == sent.message => break,
+                    Ok(Some(Event::Behind { .. })) => break,
+                    Ok(Some(_)) => {}
+                }
+            }
+        }
+    }
+
+    async fn tick_of(&self, sent: Sent) -> Result<Option<Tick>, ClientError> {
+        let name = data_encoding::HEXLOWER.encode(sent.conversation.as_bytes());
+        let mut after = 0;
+        loop {
+            let page = self.history(&name, after, 1000).await?;
+            if let Some(found) = page.iter().find(|message| message.id == sent.message) {
+                return Ok(Some(found.tick));
+            }
+            match page.last() {
+                Some(last) => after = last.number,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Sends a read receipt for what was not yet marked read in a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`].
+    pub async fn mark_read(&self, conversation: &str) -> Result<(), ClientError> {
+        let conversation = conversation.to_owned();
+        self.ask(|reply| Command::Read {
+            conversation,
+            reply,
+        })
+        .await
+    }
+
+    /// Makes a group with contacts, given by petname.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`], [`ClientError::NameTaken`].
+    pub async fn create_group(&self, name: &str, who: &[&str]) -> Result<GroupId, ClientError> {
+        let name = name.to_owned();
+        let members = who.iter().map(|who| (*who).to_owned()).collect();
+        self.ask(|reply| Command::CreateGroup {
+            name,
+            members,
+            reply,
+        })
+        .await
+    }
+
+    /// Adds a contact to a group.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`].
+    pub async fn invite(&self, group: &str, who: &str) -> Result<(), ClientError> {
+        let (group, who) = (group.to_owned(), who.to_owned());
+        self.ask(|reply| Command::Invite { group, who, reply })
+            .await
+    }
+
+    /// Removes an account from a group.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`], [`ClientError::NotNow`] if this account may not.
+    pub async fn remove(&self, group: &str, who: &str) -> Result<(), ClientError> {
+        let (group, who) = (group.to_owned(), who.to_owned());
+        self.ask(|reply| Command::Remove { group, who, reply })
+            .await
+    }
+
+    /// Leaves a conversation for good.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`].
+    pub async fn leave(&self, group: &str) -> Result<(), ClientError> {
+        let group = group.to_owned();
+        self.ask(|reply| Command::Leave { group, reply }).await
+    }
+
+    /// All conversations.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn conversations(&self) -> Result<Vec<Conversation>, ClientError> {
+        self.ask(Command::Conversations).await
+    }
+
+    /// Up to `limit` messages of a conversation with a number above `after`: every message that
+    /// this device has shown or would show, each once. `name` as in [`Self::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`].
+    pub async fn history(
+        &self,
+        name: &str,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Message>, ClientError> {
+        let name = name.to_owned();
+        self.ask(|reply| Command::History {
+            name,
+            after,
+            limit,
+            reply,
+        })
+        .await
+    }
+
+    /// Messages that arrived and were not marked with [`Self::mark_shown`], oldest first; also
+    /// those of earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn unshown(&self, limit: u32) -> Result<Vec<Message>, ClientError> {
+        self.ask(|reply| Command::Unshown { limit, reply }).await
+    }
+
+    /// Remembers that the user has seen these messages (by [`Message::number`]).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn mark_shown(&self, numbers: Vec<u64>) -> Result<(), ClientError> {
+        self.ask(|reply| Command::Shown { numbers, reply }).await
+    }
+
+    /// Conversations that strangers started and nobody decided on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn requests(&self) -> Result<Vec<Request>, ClientError> {
+        self.ask(Command::Requests).await
+    }
+
+    /// Decides a request, named by its account id, conversation id (hex) or a start of either.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unknown`], [`ClientError::NameTaken`].
+    pub async fn decide(&self, request: &str, decision: Decision) -> Result<(), ClientError> {
+        let request = request.to_owned();
+        self.ask(|reply| Command::Decide {
+            request,
+            decision,
+            reply,
+        })
+        .await
+    }
+
+    /// Devices of the own account.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Stopped`].
+    pub async fn devices(&self) -> Result<Vec<Device>, ClientError> {
+        self.ask(Command::Devices).await
+    }
+
+    /// Signs a new device in by the code that it shows; returns the answer for it. The new list is
+    /// on the server when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NotFirstDevice`], [`ClientError::Invalid`], [`ClientError::Server`].
+    pub async fn link_device(&self, code: &str) -> Result<String, ClientError> {
+        let code = code.to_owned();
+        self.ask(|reply| Command::LinkDevice { code, reply }).await
+    }
+
+    /// Removes a device from the account, by its id or a start of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NotFirstDevice`], [`ClientError::Unknown`], [`ClientError::Server`].
+    pub async fn revoke_device(&self, device: &str) -> Result<(), ClientError> {
+        let device = device.to_owned();
+        self.ask(|reply| Command::RevokeDevice { device, reply })
+            .await
+    }
+
+    /// The recovery phrase: 24 words. Whoever has them has the account.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NotFirstDevice`] on a linked device.
+    pub async fn recovery_phrase(&self) -> Result<String, ClientError> {
+        self.ask(Command::Phrase).await
+    }
+
+    /// State of the client.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Stopped`].
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask(Command::Status).await
+    }
+
+    /// Ends the connection and the engine; returns when the vault is closed. What is in the outbox
+    /// stays there for the next start.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tracker.wait().await;
+    }
+
+    /// Stops as a power cut would: no goodbye, nothing in flight is finished except a transaction
+    /// that is being committed. Returns when the vault is closed. For tests.
+    pub async fn abort(&self) {
+        self.inner.kill.cancel();
+        self.inner.tracker.wait().await;
+    }
+}
