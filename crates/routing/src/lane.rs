@@ -330,3 +330,19 @@ impl<L> Lane<L> {
         }
     }
 }
+
+#[cfg(test)]
+impl<L: std::hash::Hash> Lane<L> {
+    /// Everything that its behaviour depends on, times left out.
+    pub(crate) fn digest(&self, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+
+        (self.state, self.draining, self.spooling).hash(hasher);
+        for slot in self.window.iter() {
+            (slot.id, slot.envelope.key, &slot.step).hash(hasher);
+        }
+        for key in self.keys.acked() {
+            key.hash(hasher);
+        }
+    }
+}

@@ -1,12 +1,22 @@
 //! Mistakes that the exploration has to find.
 
-/// One planted mistake.
+/// One planted mistake, in a machine or in the world around it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Bug {
     /// A repeat is answered because it is one.
     EarlyAckOfRepeat,
     /// Only the newest entry goes to disk.
     SpoolOfTail,
+    /// The mailbox is told sequence numbers and applies them to the present connection.
+    BareSequence,
+    /// An acknowledged row is deleted with everything before it.
+    RangeDelete,
+    /// Positions are given out when a transaction begins, not when it commits.
+    SequenceAllocatedPositions,
+    /// An entry for an offline queue is inserted past its mailbox.
+    SpoolOutside,
     /// An ACK for an entry in a running transaction is forgotten.
     AckDuringSpooling,
+    /// A commit's rows are inserted and the mailbox is not told.
+    CommitWithoutPoke,
 }

@@ -84,7 +84,7 @@ impl<L> Lane<L> {
 
     /// The page that [`Pumped::ReadPage`] asked for.
     ///
-    /// An empty one ends the reading, unless the store has moved meanwhile.
+    /// The last one ends the reading, unless the store has moved since it was asked for.
     pub fn page(&mut self, id: Attachment, page: Page, sends: &mut Vec<Delivery>) -> Pumped {
         let State::CatchUp(mut reader) = self.state else {
             return Pumped::Detached;
@@ -93,9 +93,7 @@ impl<L> Lane<L> {
             return Pumped::Detached;
         }
         reader.reading = false;
-        if page.rows.is_empty() {
-            return self.page_was_empty(reader, page.head);
-        }
+        reader.unread |= page.more;
         for (position, envelope) in page.rows {
             reader.cursor = reader.cursor.max(position);
             if !self.is_in_hand(reader, position, &envelope.key) {
@@ -105,21 +103,19 @@ impl<L> Lane<L> {
                 });
             }
         }
-        reader.unread = true;
-        self.state = State::CatchUp(reader);
-        Pumped::More
-    }
-
-    fn page_was_empty(&mut self, mut reader: Reader, head: Position) -> Pumped {
-        let is_unsent = |slot: &Slot<L>| matches!(slot.step, Step::Spooling { acked: false, .. });
-        let in_transaction = self.window.from(reader.sent).any(is_unsent);
-        if reader.unread || in_transaction || self.draining {
+        if reader.unread || self.draining || self.awaits_rows(reader) {
             self.state = State::CatchUp(reader);
-            return self.pump(reader.id, 1, &mut Vec::new());
+            return Pumped::More;
         }
-        reader.cursor = reader.cursor.max(head);
+        reader.cursor = reader.cursor.max(page.head);
         self.state = State::Live(reader);
         Pumped::Emptied
+    }
+
+    /// Whether the running transaction holds entries that the session has to get as rows.
+    fn awaits_rows(&self, reader: Reader) -> bool {
+        let is_unsent = |slot: &Slot<L>| matches!(slot.step, Step::Spooling { acked: false, .. });
+        self.window.from(reader.sent).any(is_unsent)
     }
 
     /// Whether a row is one that the session got from memory on this attachment, so that the

@@ -108,6 +108,8 @@ impl Delivery {
 pub struct Page {
     /// Rows above the position asked for, ascending.
     pub rows: Vec<(Position, Envelope)>,
+    /// Whether rows follow after the last one of the page.
+    pub more: bool,
     /// The highest position ever given out in this queue (`next_position - 1`), deleted or not.
     pub head: Position,
 }
@@ -130,7 +132,7 @@ pub enum Pumped {
     },
     /// A page is being read for this attachment already.
     Reading,
-    /// The store is read to its end: tell the far end (ACK key 3) and pump again.
+    /// Send these, if any. The store is read to its end: tell the far end (ACK key 3) and pump again.
     Emptied,
     /// This attachment was replaced, detached or revoked: nothing more will come.
     Detached,
@@ -143,6 +145,8 @@ pub enum Spooled {
     Stored(Position),
     /// The queue takes no more of these; the same transaction wrote or merged the gap entry.
     Refused(Reason),
+    /// The queue is revoked or was never here.
+    Gone,
 }
 
 /// What the caller does for the lane, in the order given.

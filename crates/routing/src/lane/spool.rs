@@ -67,6 +67,7 @@ impl<L> Lane<L> {
                     rest = Rest::Unread;
                     self.leave(id, Outcome::Refused(reason), out);
                 }
+                Some(Spooled::Gone) => self.leave(id, Outcome::Gone, out),
                 None => self.leave(id, Outcome::Failed, out),
             }
         }
