@@ -1,0 +1,217 @@
+"""Starts the server as a real process and gives tests what they need around it."""
+
+import functools
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import carriers
+from ccp1 import Account, CcpError, Device, Member, ServerInfo, Session, entry_id
+from wire import parse_invite
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SERVER = os.environ.get("COMMUCAT_SERVER", str(ROOT / "target/debug/commucat-server"))
+CLI = os.environ.get("COMMUCAT_CLI", str(ROOT / "target/debug/commucat-cli"))
+
+# The suite makes many accounts and devices from one address in a short time.
+ROOMY = {
+    "COMMUCAT_LIMITS_REGISTRATIONS_PER_ADDRESS": "1000000",
+    "COMMUCAT_LIMITS_HANDSHAKES_PER_ADDRESS": "1000000",
+    "COMMUCAT_LIMITS_HANDSHAKES_BURST": "1000000",
+    "COMMUCAT_LIMITS_CONNECTIONS_PER_ADDRESS": "10000",
+    "COMMUCAT_LIMITS_REQUEST_RATE": "10000",
+    "COMMUCAT_LIMITS_REQUEST_BURST": "100000",
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One server process over a directory of its own."""
+
+    def __init__(self, directory, **settings):
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.settings = {
+            **ROOMY,
+            "COMMUCAT_SERVER_LISTEN": f"127.0.0.1:{self.port}",
+            "COMMUCAT_SERVER_DATA": str(self.directory / "data"),
+            **{f"COMMUCAT_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.log = self.directory / "server.log"
+        self.process = None
+        self.start()
+
+    def environment(self):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("COMMUCAT")}
+        return {**kept, **self.settings}
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [SERVER], cwd=self.directory, env=self.environment(), stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
+            try:
+                if carriers.get("127.0.0.1", self.port, "/readyz")[0] == 200:
+                    break
+            except (OSError, carriers.Closed):
+                pass
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server is not ready:\n{self.log.read_text()}")
+            time.sleep(0.05)
+        if not hasattr(self, "info"):
+            self.info = ServerInfo.at("127.0.0.1", self.port)
+
+    @functools.cached_property
+    def invite(self):
+        """The first start's invite, checked against what the server says of itself."""
+        invite = parse_invite(self.first_link())
+        ServerInfo("127.0.0.1", self.port, invite.domain, invite.domain_key)
+        return invite
+
+    def first_link(self):
+        """The invite link that the first start prints."""
+        deadline = time.monotonic() + 10
+        while True:
+            text = self.log.read_text()
+            if match := re.search(r"commucat://\S+", text):
+                return match.group()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no invite link was printed:\n{text}")
+            time.sleep(0.05)
+
+    def new_invite(self):
+        output = subprocess.run(
+            [CLI, "invite", "create", "--json"], cwd=self.directory, env=self.environment(),
+            check=True, capture_output=True, text=True,
+        ).stdout
+        return parse_invite(re.search(r"commucat://[^\s\"]+", output).group())
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    # --- Shortcuts for tests ---
+
+    def register(self, account=None, device=None, carrier="h2", token=None):
+        """A registered device, connected. The server must be open, or `token` be live."""
+        account = account or Account(self.info.domain)
+        device = device or Device(account)
+        account.certify(device)
+        registration = {1: account.list()}
+        if token is not None:
+            registration[0] = token
+        return Session(self.info, device, "XK", registration, carrier)
+
+    def connect(self, device, pattern="IK", **options):
+        return Session(self.info, device, pattern, **options)
+
+    def reconnect(self, session, pattern="IK", **options):
+        session.close()
+        return self.connect(session.device, pattern, **options)
+
+
+def commit(session, member, expect, **changes):
+    """Sends a commit and waits for its result; waits when told to."""
+    sequence, body = session.update(member, expect, **changes)
+    while True:
+        try:
+            return session.answer(sequence), body
+        except CcpError as error:
+            if error.title != "Rate Limited":
+                raise
+            time.sleep(error.extra[0])
+            sequence = session.resend_update(member, body)
+
+
+def make_group(*sessions, admins=0):
+    """A group of the devices of `sessions`, made by the first; returns a Member for each.
+
+    Every device has acknowledged what the making sent to it. `admins` more devices than the
+    creator have the flag.
+    """
+    creator, others = sessions[0], sessions[1:]
+    members = [creator.create_group()]
+    group_id = members[0].group_id
+    for session in others:
+        members.append(Member(group_id, creator.server.domain, session.own_reference(group_id)))
+    if others:
+        domain = creator.server.domain
+        entries = [
+            member.entry(domain, 1 if index < admins else 0)
+            for index, member in enumerate(members[1:])
+        ]
+        result, body = commit(
+            creator, members[0], 0, add=entries,
+            welcomes=[[[member.handle for member in members[1:]], b"welcome"]],
+        )
+        assert result == {0: 1}, result
+        for session in others:
+            session.next(), session.next()
+            session.ack()
+        members[0].entry_id = entry_id(body)
+    return members
+
+
+def refused(title, action, *arguments, **named):
+    """Calls `action` and checks that it ends in the ERROR `title`; returns it."""
+    try:
+        action(*arguments, **named)
+    except CcpError as error:
+        assert error.title == title, f"{error.title}, not {title}"
+        check_error(error)
+        return error
+    raise AssertionError(f"accepted, not refused as {title}")
+
+
+STATUS = {
+    "Invalid Frame Type": 400, "Varint Overflow": 400, "Truncated Frame": 400,
+    "Identifier Out Of Range": 400, "Sequence Out Of Order": 400, "Frame Too Large": 413,
+    "Control Payload Too Large": 413, "Payload Too Large": 413, "Invalid Control Payload": 400,
+    "Protocol Version Mismatch": 426, "Handshake Rejected": 401, "Handshake Timeout": 408,
+    "Idle Timeout": 408, "Replaced": 409, "Revoked": 403, "Draining": 503, "Rate Limited": 429,
+    "Not Joined": 409, "Conflict": 409, "Epoch Old": 409, "Forbidden": 403, "Not Found": 404,
+    "Federation Failure": 502, "Storage Failure": 503,
+}
+SEEN = set()
+
+
+def check_error(error):
+    """Type, title and status belong together (section 13)."""
+    SEEN.add(error.title)
+    assert STATUS[error.title] == error.status
+    kebab = error.title.lower().replace(" ", "-")
+    assert error.type == f"urn:commucat:error:{kebab}"
+    assert error.detail
+
+
+def fatal(session, title):
+    """Waits until the server closes and checks the ERROR that it said."""
+    error = session.wait_closed()
+    assert error is not None, f"closed without a word, not with {title}"
+    assert error.title == title, f"{error.title}, not {title}"
+    assert error.sequence is None
+    check_error(error)
+    return error
+
+
+def dump(value):
+    return json.dumps(value, default=lambda raw: raw.hex())
