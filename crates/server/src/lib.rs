@@ -1,1 +1,4 @@
-//! The CommuCat server.
+//! The CommuCat server: a shell (listeners, TLS, HTTP) around an engine (sessions, queues, groups).
+
+pub mod carrier;
+pub mod engine;

@@ -1,0 +1,150 @@
+//! Custody tickets at work: legs that always end, and the answer to the author.
+//!
+//! When the last leg of a frame has ended, the ticket's verdict is carried out: an ACK or an ERROR on
+//! the connection that sent the frame, and before it, where recipients were missed, `undelivered` in
+//! the author's own queue.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
+use commucat_routing::ticket::{Missed, Outcome, Reason, Ticket, Verdict};
+use parking_lot::Mutex;
+
+use crate::events;
+use crate::mailbox::Mailboxes;
+use crate::session::Link;
+
+/// What a verdict needs to know of its frame.
+pub(crate) struct Frame {
+    /// The connection that sent it.
+    pub(crate) author: Link,
+    /// Its sequence there.
+    pub(crate) sequence: u64,
+    /// The author's own queue, for `undelivered`.
+    pub(crate) author_queue: QueueId,
+    /// Its group.
+    pub(crate) group: GroupId,
+    /// Its id.
+    pub(crate) message: MessageId,
+    /// The fan-out list that legs name recipients in.
+    pub(crate) recipients: Arc<[Handle]>,
+}
+
+struct Open {
+    ticket: Mutex<Ticket>,
+    frame: Frame,
+    mailboxes: Mailboxes,
+}
+
+/// One leg of a ticket: a recipient's custody, ended once. Dropping it means that there is none.
+pub(crate) struct Leg(Option<Part>);
+
+enum Part {
+    Delivery(Arc<Open>, commucat_routing::ticket::Leg),
+    /// Part of returning a frame: the inner ticket counts the `undelivered` entries.
+    Return(Arc<Returning>, commucat_routing::ticket::Leg),
+}
+
+struct Returning {
+    ticket: Mutex<Ticket>,
+    of: Arc<Open>,
+}
+
+/// Takes a frame into custody: `place` gets a maker of legs, one call per recipient by its index in
+/// the list, and hands each leg on.
+///
+/// A guard leg keeps the ticket open until `place` has returned, so that it cannot be done before
+/// all legs are there.
+pub(crate) fn accept(frame: Frame, mailboxes: &Mailboxes, place: impl FnOnce(&dyn Fn(u16) -> Leg)) {
+    let (ticket, guard) = Ticket::new();
+    let open = Arc::new(Open { ticket: Mutex::new(ticket), frame, mailboxes: mailboxes.clone() });
+    place(&|recipient| {
+        let leg = open.ticket.lock().add(recipient);
+        Leg(Some(Part::Delivery(Arc::clone(&open), leg)))
+    });
+    Leg(Some(Part::Delivery(open, guard))).resolve(Outcome::Delivered);
+}
+
+impl Leg {
+    /// Ends the leg. May carry out the verdict: call it with no lock held.
+    pub(crate) fn resolve(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        match self.0.take() {
+            Some(Part::Delivery(open, leg)) => {
+                let verdict = open.ticket.lock().settle(leg, outcome);
+                Open::carry_out(&open, verdict);
+            }
+            Some(Part::Return(returning, leg)) => {
+                let verdict = returning.ticket.lock().settle(leg, outcome);
+                returning.carry_out(verdict);
+            }
+            None => {}
+        }
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.end(Outcome::Failed);
+    }
+}
+
+impl Open {
+    fn carry_out(open: &Arc<Self>, verdict: Option<Verdict>) {
+        match verdict {
+            None => {}
+            Some(Verdict::Done(status)) => open.frame.author.done(open.frame.sequence, status),
+            Some(Verdict::Failed) => open.frame.author.failed(open.frame.sequence),
+            Some(Verdict::Return(missed)) => Self::give_back(open, &missed),
+        }
+    }
+
+    /// Puts `undelivered` into the author's queue, one entry per reason.
+    fn give_back(open: &Arc<Self>, missed: &[Missed]) {
+        let (ticket, guard) = Ticket::new();
+        let returning =
+            Arc::new(Returning { ticket: Mutex::new(ticket), of: Arc::clone(open) });
+        let frame = &open.frame;
+        for (index, reason) in (0..).zip(REASONS) {
+            let handles: Vec<Handle> = missed
+                .iter()
+                .filter(|missed| missed.reason == reason)
+                .filter_map(|missed| frame.recipients.get(usize::from(missed.recipient)).copied())
+                .collect();
+            if handles.is_empty() {
+                continue;
+            }
+            let envelope = events::undelivered(&frame.group, &frame.message, handles, reason);
+            let leg = returning.ticket.lock().add(index);
+            let leg = Leg(Some(Part::Return(Arc::clone(&returning), leg)));
+            open.mailboxes.append(frame.author_queue, envelope, leg, Instant::now());
+        }
+        Leg(Some(Part::Return(returning, guard))).resolve(Outcome::Delivered);
+    }
+}
+
+const REASONS: [Reason; 6] = [
+    Reason::Full,
+    Reason::Gone,
+    Reason::Expired,
+    Reason::Forbidden,
+    Reason::Epoch,
+    Reason::Blocked,
+];
+
+impl Returning {
+    fn carry_out(&self, verdict: Option<Verdict>) {
+        let outcome = match verdict {
+            None => return,
+            Some(Verdict::Failed) => Outcome::Failed,
+            // Where the author's own queue is full, its gap entry stands for the event.
+            Some(Verdict::Done(_) | Verdict::Return(_)) => Outcome::Stored,
+        };
+        let verdict = self.of.ticket.lock().returned(outcome);
+        Open::carry_out(&self.of, verdict);
+    }
+}

@@ -1,0 +1,356 @@
+//! Mailboxes: the queues in use, each with its window in memory and the only right to spool it.
+//!
+//! The rules are those of [`Lane`]; this file gives each lane a lock, a place in the map, a link to
+//! the session that reads it, and carries out its effects. `spool` writes, `timers` watches `T`.
+
+mod deletes;
+mod spool;
+mod timers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use commucat_proto::id::{DedupeKey, QueueId};
+use commucat_routing::lane::{
+    Attachment, Closed, Delivery, Effect, Envelope, Lane, Page, Position, Pumped, SentEntry,
+    Settings,
+};
+use commucat_storage::{RowId, Store};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::deletes::Deletes;
+use self::spool::Spooler;
+use self::timers::Timers;
+use crate::clock::Clock;
+use crate::custody::Leg;
+use crate::session::Link;
+
+/// Locks that the map of mailboxes is split over, so that sessions on many cores seldom meet.
+const SHARDS: usize = 64;
+
+/// The most bytes of one page read from the store: the same bound as the window in memory.
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
+
+/// The most rows of one page.
+pub(crate) const PAGE_ROWS: usize = 1_024;
+
+/// All mailboxes in use. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Mailboxes(Arc<Shared>);
+
+struct Shared {
+    shards: Vec<Mutex<HashMap<QueueId, Arc<Mailbox>>>>,
+    settings: Settings,
+    memory: AtomicUsize,
+    memory_max: usize,
+    attachments: AtomicU64,
+    emptied: Notify,
+    store: Store,
+    spooler: Spooler,
+    deletes: Deletes,
+    timers: Timers,
+}
+
+/// One queue in use.
+pub(crate) struct Mailbox {
+    queue: QueueId,
+    state: Mutex<State>,
+}
+
+struct State {
+    lane: Lane<Leg>,
+    link: Option<Link>,
+    /// What this lane counts for in the memory of all.
+    bytes: usize,
+    /// Whether `timers` holds this mailbox.
+    armed: bool,
+}
+
+impl Mailboxes {
+    /// Starts the tasks that spool, delete and watch the time; they end after `stop`.
+    pub(crate) fn start(
+        store: Store,
+        settings: Settings,
+        memory_max: usize,
+        clock: Clock,
+        tasks: (&TaskTracker, &CancellationToken),
+    ) -> Self {
+        let (tracker, stop) = tasks;
+        let mailboxes = Self(Arc::new(Shared {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            settings,
+            memory: AtomicUsize::new(0),
+            memory_max,
+            attachments: AtomicU64::new(1),
+            emptied: Notify::new(),
+            store,
+            spooler: Spooler::default(),
+            deletes: Deletes::default(),
+            timers: Timers::default(),
+        }));
+        tracker.spawn(spool::run(mailboxes.clone(), clock, stop.clone()));
+        tracker.spawn(deletes::run(mailboxes.clone(), stop.clone()));
+        tracker.spawn(timers::run(mailboxes.clone(), stop.clone()));
+        mailboxes
+    }
+
+    /// Hands one entry to its queue's mailbox, which answers through `leg`. Never waits.
+    pub(crate) fn append(&self, queue: QueueId, envelope: Envelope, leg: Leg, now: Instant) {
+        let mut given = Closed { envelope, leg };
+        loop {
+            let mailbox = self.find_or_open(queue);
+            let Closed { envelope, leg } = given;
+            let result = self.with_lane(&mailbox, |lane, effects| {
+                lane.append(envelope, leg, now, effects)
+            });
+            match result {
+                Ok(()) => return,
+                // It left the map meanwhile; a revoked one is still in it and is put aside here.
+                Err(closed) => given = closed,
+            }
+            self.remove_if_closed(&mailbox);
+        }
+    }
+
+    /// Makes the connection behind `link` the reader of `queue`; an earlier one is replaced.
+    pub(crate) fn attach(&self, queue: QueueId, link: Link) -> Attached {
+        let id = Attachment::new(self.0.attachments.fetch_add(1, Ordering::Relaxed));
+        loop {
+            let mailbox = self.find_or_open(queue);
+            let mut effects = Vec::new();
+            let mut state = mailbox.state.lock();
+            if state.lane.is_closed() {
+                drop(state);
+                self.remove_if_closed(&mailbox);
+                continue;
+            }
+            let replaced = state.link.replace(link);
+            state.lane.attach(id, &mut effects);
+            self.settle(&mailbox, &mut state);
+            drop(state);
+            if let Some(replaced) = replaced {
+                replaced.replaced();
+            }
+            self.carry_out(&mailbox, effects);
+            return Attached { mailboxes: self.clone(), mailbox, id };
+        }
+    }
+
+    /// Rows were inserted into `queue` past its mailbox: whoever reads it turns to the store.
+    pub(crate) fn poke(&self, queue: &QueueId) {
+        if let Some(mailbox) = self.find(queue) {
+            self.with_lane(&mailbox, Lane::poke);
+        }
+    }
+
+    /// The queue is revoked: its connection ends, what is in memory is gone.
+    pub(crate) fn revoke(&self, queue: &QueueId) {
+        let Some(mailbox) = self.find(queue) else { return };
+        let link = mailbox.state.lock().link.take();
+        self.with_lane(&mailbox, Lane::revoke);
+        self.remove_if_closed(&mailbox);
+        if let Some(link) = link {
+            link.revoked();
+        }
+    }
+
+    /// Whether a connection reads `queue` now; and its link.
+    pub(crate) fn link(&self, queue: &QueueId) -> Option<Link> {
+        self.find(queue).and_then(|mailbox| mailbox.state.lock().link.clone())
+    }
+
+    /// Spools everything and holds nothing in memory from now on; returns when all is on disk and
+    /// every ticket that waited for it has its answer.
+    pub(crate) async fn drain(&self) {
+        loop {
+            let emptied = self.0.emptied.notified();
+            let mut left = 0_usize;
+            for mailbox in self.all() {
+                self.with_lane(&mailbox, Lane::drain);
+                left += mailbox.state.lock().lane.len();
+            }
+            if left == 0 && self.0.spooler.is_idle() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Bytes in the windows of all mailboxes.
+    pub(crate) fn memory(&self) -> usize {
+        self.0.memory.load(Ordering::Relaxed)
+    }
+
+    fn all(&self) -> Vec<Arc<Mailbox>> {
+        self.0.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn shard(&self, queue: &QueueId) -> Option<&Mutex<HashMap<QueueId, Arc<Mailbox>>>> {
+        let [first, ..] = queue.as_bytes();
+        self.0.shards.get(usize::from(*first) % SHARDS)
+    }
+
+    fn find(&self, queue: &QueueId) -> Option<Arc<Mailbox>> {
+        self.shard(queue)?.lock().get(queue).cloned()
+    }
+
+    fn find_or_open(&self, queue: QueueId) -> Arc<Mailbox> {
+        let open = || {
+            Arc::new(Mailbox {
+                queue,
+                state: Mutex::new(State {
+                    lane: Lane::new(self.0.settings),
+                    link: None,
+                    bytes: 0,
+                    armed: false,
+                }),
+            })
+        };
+        match self.shard(&queue) {
+            Some(shard) => Arc::clone(shard.lock().entry(queue).or_insert_with(open)),
+            None => open(),
+        }
+    }
+
+    /// Runs one operation of the lane, then its effects, with no lock held.
+    fn with_lane<R>(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        operation: impl FnOnce(&mut Lane<Leg>, &mut Vec<Effect<Leg>>) -> R,
+    ) -> R {
+        let mut effects = Vec::new();
+        let mut state = mailbox.state.lock();
+        let result = operation(&mut state.lane, &mut effects);
+        self.settle(mailbox, &mut state);
+        drop(state);
+        self.carry_out(mailbox, effects);
+        result
+    }
+
+    /// Brings memory and timer up to date after an operation.
+    fn settle(&self, mailbox: &Arc<Mailbox>, state: &mut State) {
+        let bytes = state.lane.bytes();
+        if bytes > state.bytes {
+            self.0.memory.fetch_add(bytes - state.bytes, Ordering::Relaxed);
+        } else if bytes < state.bytes {
+            self.0.memory.fetch_sub(state.bytes - bytes, Ordering::Relaxed);
+        }
+        let grown = bytes > state.bytes;
+        state.bytes = bytes;
+        if grown && self.memory() > self.0.memory_max {
+            self.0.timers.all_now();
+        }
+        if !state.armed
+            && let Some(deadline) = state.lane.deadline()
+        {
+            state.armed = true;
+            self.0.timers.arm(deadline, Arc::clone(mailbox));
+        }
+    }
+
+    fn carry_out(&self, mailbox: &Arc<Mailbox>, effects: Vec<Effect<Leg>>) {
+        for effect in effects {
+            match effect {
+                Effect::Resolve(leg, outcome) => leg.resolve(outcome),
+                Effect::Wake(attachment) => {
+                    let state = mailbox.state.lock();
+                    if state.lane.attachment() == Some(attachment)
+                        && let Some(link) = &state.link
+                    {
+                        link.wake();
+                    }
+                }
+                Effect::Spool(batch) => self.0.spooler.push(Arc::clone(mailbox), batch),
+                Effect::Delete(row) => {
+                    self.0.deletes.push(row_id(mailbox.queue, row.position, row.key));
+                }
+                // The link knows already: `attach` took the old one out.
+                Effect::Replaced(_) => {}
+            }
+        }
+        self.remove_if_idle(mailbox);
+    }
+
+    fn remove_if_idle(&self, mailbox: &Arc<Mailbox>) {
+        {
+            let state = mailbox.state.lock();
+            if state.lane.attachment().is_some() || !state.lane.is_empty() {
+                return;
+            }
+        }
+        self.remove_if_closed(mailbox);
+        self.0.emptied.notify_waiters();
+    }
+
+    /// Removes a mailbox that is closed or has no reason to stay, under the lock of its shard.
+    fn remove_if_closed(&self, mailbox: &Arc<Mailbox>) {
+        let Some(shard) = self.shard(&mailbox.queue) else { return };
+        let mut shard = shard.lock();
+        let is_this = shard.get(&mailbox.queue).is_some_and(|there| Arc::ptr_eq(there, mailbox));
+        if is_this && mailbox.state.lock().lane.close_if_idle() {
+            shard.remove(&mailbox.queue);
+        }
+    }
+}
+
+fn row_id(queue: QueueId, position: Position, key: DedupeKey) -> RowId {
+    RowId { queue, position: commucat_storage::QueuePosition::new(position.get()), key }
+}
+
+/// One connection's hold on its queue. Dropping it detaches.
+pub(crate) struct Attached {
+    mailboxes: Mailboxes,
+    mailbox: Arc<Mailbox>,
+    id: Attachment,
+}
+
+impl Attached {
+    /// See [`Lane::pump`].
+    pub(crate) fn pump(&self, room: usize, sends: &mut Vec<Delivery>) -> Pumped {
+        self.mailboxes.with_lane(&self.mailbox, |lane, _| lane.pump(self.id, room, sends))
+    }
+
+    /// Reads the next page after `after` and hands it to the lane.
+    ///
+    /// `None` if the store could not be read: pump again after a back-off.
+    pub(crate) async fn read_page(
+        &self,
+        after: Position,
+        room: usize,
+        now: commucat_proto::time::Timestamp,
+        sends: &mut Vec<Delivery>,
+    ) -> Option<Pumped> {
+        let page = spool::read_page(&self.mailboxes.0.store, self.mailbox.queue, after, room, now).await;
+        self.mailboxes.with_lane(&self.mailbox, |lane, _| match page {
+            Some(page) => Some(lane.page(self.id, page, sends)),
+            None => {
+                lane.page_failed(self.id);
+                None
+            }
+        })
+    }
+
+    /// The device has these entries; also true if this connection was replaced meanwhile.
+    pub(crate) fn acked(&self, entries: impl IntoIterator<Item = SentEntry>) {
+        self.mailboxes.with_lane(&self.mailbox, |lane, effects| lane.acked(entries, effects));
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let mut effects = Vec::new();
+        let mut state = self.mailbox.state.lock();
+        if state.lane.attachment() == Some(self.id) {
+            state.link = None;
+        }
+        state.lane.detach(self.id, &mut effects);
+        self.mailboxes.settle(&self.mailbox, &mut state);
+        drop(state);
+        self.mailboxes.carry_out(&self.mailbox, effects);
+    }
+}

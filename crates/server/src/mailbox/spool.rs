@@ -1,0 +1,198 @@
+//! Spooling: batches of many mailboxes in one transaction; and reading pages back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use commucat_proto::id::{GroupId, QueueId};
+use commucat_proto::time::Timestamp;
+use commucat_routing::lane::{Envelope, Page, Position, Spooled};
+use commucat_routing::ticket::Reason;
+use commucat_storage::{
+    Content, Delivery, EntryKind, NewEntry, QueuePosition, QueueSpooled, Refusal, RowId, Store,
+    StoreError,
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::{Mailbox, Mailboxes, PAGE_ROWS};
+use crate::clock::Clock;
+use crate::events;
+use crate::telemetry::chain;
+
+/// How long a batch is tried again while the store is down: within a ticket's deadline of 30 s.
+const GIVE_UP: Duration = Duration::from_secs(25);
+
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Mailboxes in one transaction at most.
+const BATCH: usize = 1_024;
+
+/// Batches that wait for the writer: at most one per mailbox.
+#[derive(Default)]
+pub(super) struct Spooler {
+    waiting: Mutex<Vec<Job>>,
+    added: Notify,
+    busy: AtomicBool,
+}
+
+struct Job {
+    mailbox: Arc<Mailbox>,
+    batch: Vec<Envelope>,
+}
+
+impl Spooler {
+    pub(super) fn push(&self, mailbox: Arc<Mailbox>, batch: Vec<Envelope>) {
+        self.waiting.lock().push(Job { mailbox, batch });
+        self.added.notify_one();
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.lock().is_empty() && !self.busy.load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Vec<Job> {
+        let mut waiting = self.waiting.lock();
+        self.busy.store(!waiting.is_empty(), Ordering::Release);
+        let rest = waiting.split_off(waiting.len().min(BATCH));
+        std::mem::replace(&mut *waiting, rest)
+    }
+}
+
+/// Runs until `stop`, then writes what is left.
+pub(super) async fn run(mailboxes: Mailboxes, clock: Clock, stop: CancellationToken) {
+    loop {
+        let jobs = mailboxes.0.spooler.take();
+        if jobs.is_empty() {
+            mailboxes.0.emptied.notify_waiters();
+            tokio::select! {
+                () = mailboxes.0.spooler.added.notified() => continue,
+                () = stop.cancelled() => return,
+            }
+        }
+        write(&mailboxes, jobs, &clock).await;
+    }
+}
+
+async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>, clock: &Clock) {
+    let deliveries: Vec<Delivery> = jobs.iter().map(delivery).collect();
+    match insert(&mailboxes.0.store, deliveries, clock).await {
+        Ok(results) => finish(mailboxes, jobs, results),
+        Err(StoreError::Refused(cause)) if jobs.len() > 1 => {
+            // One bad entry must not fail the queues of all: each by itself.
+            warn!(error = %cause, "a batch was refused; its queues are tried one by one");
+            for job in jobs {
+                let result = insert(&mailboxes.0.store, vec![delivery(&job)], clock).await;
+                match result {
+                    Ok(results) => finish(mailboxes, vec![job], results),
+                    Err(failure) => fail(mailboxes, vec![job], &failure),
+                }
+            }
+        }
+        Err(failure) => fail(mailboxes, jobs, &failure),
+    }
+}
+
+/// Inserts, again and again while the store is down: an unknown outcome is the same insert again.
+async fn insert(
+    store: &Store,
+    deliveries: Vec<Delivery>,
+    clock: &Clock,
+) -> Result<Vec<QueueSpooled>, StoreError> {
+    let give_up = Instant::now() + GIVE_UP;
+    let mut pause = Duration::from_millis(20);
+    loop {
+        match store.spool(deliveries.clone(), clock.now()).await {
+            Err(StoreError::Unavailable(cause)) if Instant::now() < give_up => {
+                warn!(error = %chain(&cause), "the store is down; entries wait");
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
+    for (job, result) in jobs.into_iter().zip(results) {
+        let outcomes = result.outcomes.into_iter().map(|outcome| match outcome {
+            commucat_storage::Spooled::Stored(at) | commucat_storage::Spooled::Repeat(at) => {
+                Spooled::Stored(Position::new(at.get()))
+            }
+            commucat_storage::Spooled::Refused(Refusal::Full) => Spooled::Refused(Reason::Full),
+            commucat_storage::Spooled::Refused(Refusal::Gone) => Spooled::Refused(Reason::Gone),
+        });
+        mailboxes.with_lane(&job.mailbox, |lane, effects| lane.spooled(outcomes, effects));
+    }
+}
+
+fn fail(mailboxes: &Mailboxes, jobs: Vec<Job>, failure: &StoreError) {
+    error!(error = %chain(failure), count = jobs.len(), "entries could not be stored; their authors keep them");
+    for job in jobs {
+        mailboxes.with_lane(&job.mailbox, |lane, effects| lane.spool_failed(effects));
+    }
+}
+
+fn delivery(job: &Job) -> Delivery {
+    Delivery { queue: job.mailbox.queue, entries: job.batch.iter().filter_map(new_entry).collect() }
+}
+
+/// The stored form of an envelope; `None` for a frame type that is never durable.
+pub(crate) fn new_entry(envelope: &Envelope) -> Option<NewEntry> {
+    Some(NewEntry {
+        key: envelope.key,
+        kind: EntryKind::from_code(envelope.frame)?,
+        group: envelope.group.unwrap_or(GroupId::new([0; 32])),
+        body: envelope.body.clone(),
+    })
+}
+
+/// Reads one page of `queue`; `None` if the store cannot be read.
+pub(super) async fn read_page(
+    store: &Store,
+    queue: QueueId,
+    after: Position,
+    room: usize,
+    now: Timestamp,
+) -> Option<Page> {
+    let page = match store.page(&queue, QueuePosition::new(after.get()), room, PAGE_ROWS).await {
+        Ok(Some(page)) => page,
+        // Revoked: the connection is told by whoever revoked it.
+        Ok(None) => return Some(Page::default()),
+        Err(failure) => {
+            warn!(error = %chain(&failure), "cannot read a queue");
+            return None;
+        }
+    };
+    let mut rows = Vec::with_capacity(page.rows.len());
+    let mut damaged = Vec::new();
+    for row in page.rows {
+        let position = Position::new(row.position.get());
+        let envelope = match row.content {
+            Content::Frame { kind, group, body } => {
+                Envelope { key: row.key, group: Some(group), frame: kind.code(), body }
+            }
+            Content::Gap => events::gap(row.key),
+            Content::Corrupt => {
+                damaged.push(RowId { queue, position: row.position, key: row.key });
+                continue;
+            }
+        };
+        rows.push((position, envelope));
+    }
+    if !damaged.is_empty() {
+        error!(count = damaged.len(), "stored entries are damaged; their queues get a gap");
+        if let Err(failure) = store.replace_by_gap(damaged, now).await {
+            debug!(error = %chain(&failure), "cannot replace damaged entries");
+            return None;
+        }
+        if rows.is_empty() {
+            return Box::pin(read_page(store, queue, after, room, now)).await;
+        }
+    }
+    Some(Page { rows, head: Position::new(page.head.get()) })
+}

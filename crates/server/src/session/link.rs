@@ -1,0 +1,253 @@
+//! A session as others see it: what they may tell it, and what waits to be written on it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use commucat_proto::error::{Problem, Title};
+use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
+use commucat_routing::pipeline::{Limits, OverflowError, Pipeline};
+use commucat_routing::ticket::Status;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::outbound;
+
+/// Ephemeral frames that wait for a slow device; more are dropped.
+const HINTS_MAX: usize = 64;
+
+/// Others reach a session only through this. Nothing here waits.
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Shared>);
+
+struct Shared {
+    wake: Notify,
+    /// Whether a wake is under way already.
+    woken: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    pipeline: Pipeline,
+    /// Encoded answers to requests: as many as the session reads requests between two writes.
+    control: BytesMut,
+    hints: VecDeque<Hint>,
+    hints_deferred: bool,
+    channels: Channels,
+    ending: Option<Title>,
+}
+
+/// An ephemeral frame for a bound channel.
+pub(crate) struct Hint {
+    pub(crate) group: GroupId,
+    pub(crate) payload: Bytes,
+}
+
+/// What a channel is bound to (CCP-1 section 5.3).
+#[derive(Clone)]
+pub(crate) struct Binding {
+    pub(crate) group: GroupId,
+    pub(crate) hub: Domain,
+    pub(crate) handle: Handle,
+    pub(crate) sealed_ref: SealedRef,
+}
+
+#[derive(Default)]
+struct Channels {
+    bound: HashMap<u32, Arc<Binding>>,
+    by_group: HashMap<GroupId, u32>,
+}
+
+/// What became of binding a channel.
+pub(crate) enum Bound {
+    /// It is bound now, or was bound to the very same before.
+    Done,
+    /// The channel or the group is bound otherwise.
+    Conflict,
+}
+
+/// What there is to write, besides the queue's entries.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    pub(crate) control: BytesMut,
+    pub(crate) acks: Vec<commucat_routing::ack::Range>,
+    pub(crate) hints: Vec<(u32, Bytes)>,
+    pub(crate) ending: Option<Title>,
+}
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Shared {
+            wake: Notify::new(),
+            woken: AtomicBool::new(false),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// There is something to write. Wakes coalesce.
+    pub(crate) fn wake(&self) {
+        if !self.0.woken.swap(true, Ordering::AcqRel) {
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// Waits until there may be something to write. Cancel-safe.
+    pub(crate) async fn woken(&self) {
+        self.0.wake.notified().await;
+        self.0.woken.store(false, Ordering::Release);
+    }
+
+    /// A frame's ticket is done.
+    pub(crate) fn done(&self, sequence: u64, status: Status) {
+        self.0.state.lock().pipeline.done(sequence, status);
+        self.wake();
+    }
+
+    /// Nobody has custody of a frame: its author sends it again.
+    pub(crate) fn failed(&self, sequence: u64) {
+        self.refuse(sequence, Problem::new(Title::StorageFailure));
+    }
+
+    /// A frame is answered by an ERROR. Its channel is unbound, the frames behind it get
+    /// `Not Joined` (CCP-1 section 4, "Flow").
+    pub(crate) fn refuse(&self, sequence: u64, problem: Problem) {
+        let mut state = self.0.state.lock();
+        let Some(failure) = state.pipeline.failed(sequence) else { return };
+        if let Ok(channel) = u32::try_from(failure.channel) {
+            state.channels.unbind(channel);
+        }
+        outbound::problem(&mut state.control, &problem.for_sequence(sequence));
+        for behind in failure.behind {
+            let problem = Problem::new(Title::NotJoined).for_sequence(behind);
+            outbound::problem(&mut state.control, &problem);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Notes a MSG before its ticket is made.
+    ///
+    /// # Errors
+    ///
+    /// [`OverflowError`] if the client does not wait for its answers: fatal.
+    pub(crate) fn begin(
+        &self,
+        sequence: u64,
+        channel: u32,
+        bytes: usize,
+        limits: Limits,
+    ) -> Result<(), OverflowError> {
+        self.0.state.lock().pipeline.begin(sequence, channel.into(), bytes, limits)
+    }
+
+    /// Queues the encoded answer to a request.
+    pub(crate) fn answer(&self, encode: impl FnOnce(&mut BytesMut)) {
+        encode(&mut self.0.state.lock().control);
+        self.wake();
+    }
+
+    /// Hands over an ephemeral frame, or drops it if the device is too slow, idle, or not joined.
+    pub(crate) fn hint(&self, hint: Hint) {
+        let mut state = self.0.state.lock();
+        if state.hints_deferred || state.hints.len() >= HINTS_MAX {
+            return;
+        }
+        state.hints.push_back(hint);
+        drop(state);
+        self.wake();
+    }
+
+    /// Whether ephemeral frames are wanted (PRESENCE).
+    pub(crate) fn defer_hints(&self, deferred: bool) {
+        let mut state = self.0.state.lock();
+        state.hints_deferred = deferred;
+        if deferred {
+            state.hints.clear();
+        }
+    }
+
+    /// Another connection of the device took its place.
+    pub(crate) fn replaced(&self) {
+        self.end(Title::Replaced);
+    }
+
+    /// The device was revoked.
+    pub(crate) fn revoked(&self) {
+        self.end(Title::Revoked);
+    }
+
+    /// Ends the session with this ERROR after what waits was written. The first reason counts.
+    pub(crate) fn end(&self, title: Title) {
+        self.0.state.lock().ending.get_or_insert(title);
+        self.wake();
+    }
+
+    /// Binds `channel`.
+    pub(crate) fn bind(&self, channel: u32, binding: Binding) -> Bound {
+        self.0.state.lock().channels.bind(channel, binding)
+    }
+
+    /// Unbinds the channel of `group`, if there is one.
+    pub(crate) fn unbind_group(&self, group: &GroupId) {
+        let mut state = self.0.state.lock();
+        if let Some(channel) = state.channels.by_group.get(group).copied() {
+            state.channels.unbind(channel);
+        }
+    }
+
+    /// What `channel` is bound to.
+    pub(crate) fn binding(&self, channel: u32) -> Option<Arc<Binding>> {
+        self.0.state.lock().channels.bound.get(&channel).cloned()
+    }
+
+    /// The channel of `group`.
+    pub(crate) fn channel_of(&self, group: &GroupId) -> Option<u32> {
+        self.0.state.lock().channels.by_group.get(group).copied()
+    }
+
+    /// Takes what waits to be written.
+    pub(crate) fn take(&self) -> Waiting {
+        let mut guard = self.0.state.lock();
+        let state = &mut *guard;
+        let hints = state
+            .hints
+            .drain(..)
+            .filter_map(|hint| Some((*state.channels.by_group.get(&hint.group)?, hint.payload)))
+            .collect();
+        Waiting {
+            control: state.control.split(),
+            acks: if state.pipeline.has_acks() { state.pipeline.take_acks() } else { Vec::new() },
+            hints,
+            ending: state.ending,
+        }
+    }
+}
+
+impl Channels {
+    fn bind(&mut self, channel: u32, binding: Binding) -> Bound {
+        let is_same = |other: &Arc<Binding>| {
+            other.group == binding.group
+                && other.hub == binding.hub
+                && other.handle == binding.handle
+        };
+        let free = match (self.bound.get(&channel), self.by_group.get(&binding.group)) {
+            (None, None) => true,
+            (Some(bound), Some(at)) => *at == channel && is_same(bound),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !free {
+            return Bound::Conflict;
+        }
+        self.by_group.insert(binding.group, channel);
+        self.bound.insert(channel, Arc::new(binding));
+        Bound::Done
+    }
+
+    fn unbind(&mut self, channel: u32) {
+        if let Some(binding) = self.bound.remove(&channel) {
+            self.by_group.remove(&binding.group);
+        }
+    }
+}
