@@ -326,7 +326,9 @@ def read_head(sock, buffer):
 def get(host, port, path):
     """GET over HTTP/1.1; returns (status, headers, body)."""
     sock = TlsSocket(host, port, "http/1.1")
-    sock.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n\r\n".encode())
+    sock.sendall(
+        f"GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n\r\n".encode()
+    )
     buffer = bytearray()
     status, headers = read_head(sock, buffer)
     deadline = time.monotonic() + 10

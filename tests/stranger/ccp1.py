@@ -13,11 +13,40 @@ from collections import deque
 import carriers
 from tunnel import Initiator
 from wire import (
-    ACK, DIRECTORY, ERROR, FETCH, GROUP_CREATE, GROUP_EVENT, GROUP_INVITE, JOIN, KEY_PACKAGE,
-    KEY_UPDATE, LEAVE, MSG, NUMBERED_BY_CLIENT, NUMBERED_BY_SERVER, PADDING, PRESENCE, TYPING,
-    Frame, FrameReader, ProtocolError, account_id, cbor, current_noise_key, device_id,
-    ed25519_public, hash32, message_payload, read_server_keys, sign, uncbor, varint, verify,
-    x25519_public, read_varint,
+    ACK,
+    DIRECTORY,
+    ERROR,
+    FETCH,
+    GROUP_CREATE,
+    GROUP_EVENT,
+    GROUP_INVITE,
+    JOIN,
+    KEY_PACKAGE,
+    KEY_UPDATE,
+    LEAVE,
+    MSG,
+    NUMBERED_BY_CLIENT,
+    NUMBERED_BY_SERVER,
+    PADDING,
+    PRESENCE,
+    TYPING,
+    Frame,
+    FrameReader,
+    ProtocolError,
+    account_id,
+    cbor,
+    current_noise_key,
+    device_id,
+    ed25519_public,
+    hash32,
+    message_payload,
+    read_server_keys,
+    read_varint,
+    sign,
+    uncbor,
+    varint,
+    verify,
+    x25519_public,
 )
 
 TIMEOUT = float(os.environ.get("STRANGER_TIMEOUT", "15"))
@@ -90,8 +119,11 @@ class Account:
 
     def certify(self, device, **changes):
         body = {
-            0: self.public, 1: device.id, 2: x25519_public(device.private),
-            3: ed25519_public(device.mls_seed), 4: now_ms() - 60_000,
+            0: self.public,
+            1: device.id,
+            2: x25519_public(device.private),
+            3: ed25519_public(device.mls_seed),
+            4: now_ms() - 60_000,
             5: now_ms() + 365 * 86_400_000,
         }
         body.update(changes.pop("keys", {}))
@@ -154,7 +186,8 @@ class Session:
 
     def _handshake(self, pattern, registration, options):
         identification = {
-            0: options.get("device_id", self.device.id), 2: [],
+            0: options.get("device_id", self.device.id),
+            2: [],
             3: options.get("sealed_versions", self.versions),
         }
         if registration is not None:
@@ -398,14 +431,31 @@ class Session:
     def message(self, position, ciphertext, channel=1, message_id=None):
         """Sends a MSG; returns (sequence, message id)."""
         message_id = message_id or os.urandom(16)
-        return self.send(MSG, message_payload(position, message_id, ciphertext), channel), message_id
+        return self.send(
+            MSG, message_payload(position, message_id, ciphertext), channel
+        ), message_id
 
     def update(self, member, expect, seed=None, purpose="commit", **changes):
         """Sends a KEY_UPDATE and returns (sequence, bundle body)."""
-        body = {0: member.group_id, 1: expect, 2: os.urandom(24), 6: b"sealed group info",
-                7: member.handle}
-        names = {"add": 3, "remove": 4, "welcomes": 5, "group_info": 6, "author": 7,
-                 "first_message": 8, "join_key": 9, "close": 10, "admins": 11, "commit": 2}
+        body = {
+            0: member.group_id,
+            1: expect,
+            2: os.urandom(24),
+            6: b"sealed group info",
+            7: member.handle,
+        }
+        names = {
+            "add": 3,
+            "remove": 4,
+            "welcomes": 5,
+            "group_info": 6,
+            "author": 7,
+            "first_message": 8,
+            "join_key": 9,
+            "close": 10,
+            "admins": 11,
+            "commit": 2,
+        }
         for name, value in changes.items():
             body[names[name]] = value
         body = cbor(body)
@@ -418,8 +468,17 @@ class Session:
         )
 
     def fetch(self, member, start=1, want=1):
-        return self.request(FETCH, {0: member.group_id, 1: member.hub, 2: member.handle,
-                                    3: member.reference, 4: start, 5: want})
+        return self.request(
+            FETCH,
+            {
+                0: member.group_id,
+                1: member.hub,
+                2: member.handle,
+                3: member.reference,
+                4: start,
+                5: want,
+            },
+        )
 
     def publish(self, packages, last_resort=False, not_after=None):
         rows = [[not_after or now_ms() + 86_400_000, last_resort, package] for package in packages]
@@ -429,8 +488,14 @@ class Session:
         return self.request(KEY_PACKAGE, {0: 2})
 
     def claim(self, account, group_id, capability=None, claim_id=None, domain=None):
-        body = {0: 3, 2: account, 3: domain or self.server.domain, 5: group_id,
-                6: self.server.domain, 7: claim_id or os.urandom(16)}
+        body = {
+            0: 3,
+            2: account,
+            3: domain or self.server.domain,
+            5: group_id,
+            6: self.server.domain,
+            7: claim_id or os.urandom(16),
+        }
         if capability is not None:
             body[4] = capability
         return self.request(KEY_PACKAGE, body)

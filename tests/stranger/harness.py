@@ -53,7 +53,9 @@ class Server:
         self.start()
 
     def environment(self):
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("COMMUCAT")}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("COMMUCAT")
+        }
         return {**kept, **self.settings}
 
     def start(self):
@@ -96,8 +98,12 @@ class Server:
 
     def new_invite(self):
         output = subprocess.run(
-            [CLI, "invite", "create", "--json"], cwd=self.directory, env=self.environment(),
-            check=True, capture_output=True, text=True,
+            [CLI, "invite", "create", "--json"],
+            cwd=self.directory,
+            env=self.environment(),
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         return parse_invite(re.search(r"commucat://[^\s\"]+", output).group())
 
@@ -160,7 +166,10 @@ def make_group(*sessions, admins=0):
             for index, member in enumerate(members[1:])
         ]
         result, body = commit(
-            creator, members[0], 0, add=entries,
+            creator,
+            members[0],
+            0,
+            add=entries,
             welcomes=[[[member.handle for member in members[1:]], b"welcome"]],
         )
         assert result == {0: 1}, result
@@ -183,13 +192,30 @@ def refused(title, action, *arguments, **named):
 
 
 STATUS = {
-    "Invalid Frame Type": 400, "Varint Overflow": 400, "Truncated Frame": 400,
-    "Identifier Out Of Range": 400, "Sequence Out Of Order": 400, "Frame Too Large": 413,
-    "Control Payload Too Large": 413, "Payload Too Large": 413, "Invalid Control Payload": 400,
-    "Protocol Version Mismatch": 426, "Handshake Rejected": 401, "Handshake Timeout": 408,
-    "Idle Timeout": 408, "Replaced": 409, "Revoked": 403, "Draining": 503, "Rate Limited": 429,
-    "Not Joined": 409, "Conflict": 409, "Epoch Old": 409, "Forbidden": 403, "Not Found": 404,
-    "Federation Failure": 502, "Storage Failure": 503,
+    "Invalid Frame Type": 400,
+    "Varint Overflow": 400,
+    "Truncated Frame": 400,
+    "Identifier Out Of Range": 400,
+    "Sequence Out Of Order": 400,
+    "Frame Too Large": 413,
+    "Control Payload Too Large": 413,
+    "Payload Too Large": 413,
+    "Invalid Control Payload": 400,
+    "Protocol Version Mismatch": 426,
+    "Handshake Rejected": 401,
+    "Handshake Timeout": 408,
+    "Idle Timeout": 408,
+    "Replaced": 409,
+    "Revoked": 403,
+    "Draining": 503,
+    "Rate Limited": 429,
+    "Not Joined": 409,
+    "Conflict": 409,
+    "Epoch Old": 409,
+    "Forbidden": 403,
+    "Not Found": 404,
+    "Federation Failure": 502,
+    "Storage Failure": 503,
 }
 SEEN = set()
 

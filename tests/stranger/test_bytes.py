@@ -7,9 +7,25 @@ import pytest
 
 from tunnel import Initiator, Opener, Sealer
 from wire import (
-    FrameReader, ProtocolError, account_id, base32, cbor, dedupe_key, device_id, ed25519_public,
-    hash32, message_payload, parse_invite, read_varint, sign, signed_input, unbase32, uncbor,
-    varint, verify, x25519_public,
+    FrameReader,
+    ProtocolError,
+    account_id,
+    base32,
+    cbor,
+    dedupe_key,
+    device_id,
+    ed25519_public,
+    hash32,
+    message_payload,
+    parse_invite,
+    read_varint,
+    sign,
+    signed_input,
+    unbase32,
+    uncbor,
+    varint,
+    verify,
+    x25519_public,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -52,8 +68,11 @@ def test_a_certificate_is_signed_over_its_hash_and_purpose():
 
 def test_an_xk_handshake_gives_the_messages_and_keys_of_the_vector():
     noise = Initiator(
-        "XK", raw("ids", "device private key"), raw("XK", "server Noise key"),
-        "chat.example.org", raw("XK", "client ephemeral private key"),
+        "XK",
+        raw("ids", "device private key"),
+        raw("XK", "server Noise key"),
+        "chat.example.org",
+        raw("XK", "client ephemeral private key"),
     )
 
     hello = noise.hello(b"").encode()
@@ -70,8 +89,11 @@ def test_an_xk_handshake_gives_the_messages_and_keys_of_the_vector():
 
 def test_an_ik_handshake_gives_the_messages_and_keys_of_the_vector():
     noise = Initiator(
-        "IK", raw("ids", "device private key"), raw("XK", "server Noise key"),
-        "chat.example.org", raw("XK", "client ephemeral private key"),
+        "IK",
+        raw("ids", "device private key"),
+        raw("XK", "server Noise key"),
+        "chat.example.org",
+        raw("XK", "client ephemeral private key"),
     )
 
     hello = json.loads(noise.hello(raw("IK", "identification")).payload)
@@ -143,8 +165,13 @@ def test_links_parse():
     invite = parse_invite(VECTORS["links"]["invite"])
 
     assert (invite.host, invite.port, invite.domain) == (
-        "chat.example.org", 8443, "chat.example.org",
+        "chat.example.org",
+        8443,
+        "chat.example.org",
     )
     assert invite.domain_key == raw("server keys", "domain key")
     assert unbase32(base32(invite.token)) == invite.token
-    assert parse_invite("commucat://[::1]:8443/#" + VECTORS["links"]["invite"].split("#")[1]).host == "::1"
+    assert (
+        parse_invite("commucat://[::1]:8443/#" + VECTORS["links"]["invite"].split("#")[1]).host
+        == "::1"
+    )

@@ -8,11 +8,23 @@ import pytest
 
 import carriers
 from ccp1 import Account, CcpError, Device, Disconnected, Session, now_ms
-from harness import check_error, fatal, refused
+from harness import check_error, fatal
 from tunnel import Initiator
 from wire import (
-    AUTH, ERROR, HELLO, MSG, PADDING, Frame, FrameReader, cbor, device_id, sign, uncbor, varint,
-    verify, x25519_public,
+    AUTH,
+    ERROR,
+    HELLO,
+    MSG,
+    PADDING,
+    Frame,
+    FrameReader,
+    cbor,
+    device_id,
+    sign,
+    uncbor,
+    varint,
+    verify,
+    x25519_public,
 )
 
 ALL = ["h2", "chunked", "websocket"]
@@ -302,8 +314,15 @@ def test_a_newer_client_is_served_in_version_2(server):
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"{", b"[]", b"{}", b'{"version":2}', b"\xff" * 40,
-     b'{"version":"2","supported_versions":[2],"pattern":"XK","key":"00","handshake":"00"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"version":2}',
+        b"\xff" * 40,
+        b'{"version":"2","supported_versions":[2],"pattern":"XK","key":"00","handshake":"00"}',
+    ],
 )
 def test_a_hello_that_is_not_what_it_should_be_is_refused(server, payload):
     clear_error(server, Frame(HELLO, 0, 1, payload).encode(), "Invalid Control Payload")
@@ -317,7 +336,8 @@ def test_an_unknown_pattern_is_refused(server):
     frames = clear_answer(server, Frame(HELLO, 0, 1, json.dumps(hello).encode()).encode())
 
     assert CcpError.of_json(frames[0].payload).title in (
-        "Invalid Control Payload", "Handshake Rejected",
+        "Invalid Control Payload",
+        "Handshake Rejected",
     )
 
 

@@ -1,4 +1,4 @@
-"""Bytes of CCP-1: varints, frames, CBOR, signed statements, ids and links (PROTOCOL.md 3, 4, 10)."""
+"""Bytes of CCP-1: varints, frames, CBOR, signed statements, ids, links (PROTOCOL.md 3, 4, 10)."""
 
 import base64
 import re
