@@ -11,7 +11,8 @@ import subprocess
 import time
 
 import carriers
-from ccp1 import Account, CcpError, Device, Member, ServerInfo, Session, entry_id
+from accounts import Account, Device, Member, ServerInfo
+from ccp1 import CcpError, Session, entry_id
 from wire import parse_invite
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent

@@ -8,7 +8,8 @@ import pytest
 import wsproto.events
 
 import carriers
-from ccp1 import ServerInfo, Session
+from accounts import ServerInfo
+from ccp1 import Session
 from harness import fatal, make_group
 from tunnel import Initiator
 from wire import ACK, AUTH, FrameReader, ProtocolError, cbor

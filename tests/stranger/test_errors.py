@@ -5,7 +5,7 @@ import os
 import pytest
 
 import harness
-from ccp1 import Member
+from accounts import Member
 from harness import fatal, make_group, refused
 from wire import (
     ACK,

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from ccp1 import Account, CcpError, Device, now_ms
+from accounts import Account, Device, now_ms
+from ccp1 import CcpError
 from harness import commit, fatal, make_group, refused
 from wire import DIRECTORY, KEY_PACKAGE, cbor, hash32, sign, uncbor, verify
 
