@@ -7,7 +7,7 @@ pub(crate) mod body;
 pub(crate) mod memory;
 pub(crate) mod websocket;
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 

@@ -1,6 +1,5 @@
 //! The engine: what happens on a carrier.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use crate::carrier::{Carrier, Serve};

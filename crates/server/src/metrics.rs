@@ -1,0 +1,207 @@
+//! Metrics: one handle for each, made once; labels come from enums, so their number is known.
+
+pub mod label;
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use self::label::{
+    Ack, By, Direction, Frame, Handshake, Lifecycle, Path, Protocol, Refusal, Return, Route,
+};
+
+/// Everything that is counted. Cheap to clone; clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Handles>);
+
+impl std::ops::Deref for Metrics {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.0
+    }
+}
+
+/// The handles. Names are those of the rendered page without prefix and suffix.
+#[derive(Debug)]
+pub struct Handles {
+    registry: Registry,
+    /// Connections open now.
+    pub connections: By<Protocol, Gauge>,
+    /// Connections since the start.
+    pub connections_opened: By<Protocol, Counter>,
+    /// Connections, streams and requests turned away by the shell.
+    pub refused: By<Refusal, Counter>,
+    /// HTTP requests by route.
+    pub requests: By<Route, Counter>,
+    /// Sessions established now.
+    pub sessions: Gauge,
+    /// Handshakes by how they ended.
+    pub handshakes: By<Handshake, Counter>,
+    /// Frames received.
+    pub frames_in: By<Frame, Counter>,
+    /// Frames sent.
+    pub frames_out: By<Frame, Counter>,
+    /// Bytes of carriers, sealed.
+    pub bytes: By<Direction, Counter>,
+    /// Durable frames acknowledged to their authors.
+    pub acks: By<Ack, Counter>,
+    /// Time from a durable frame's arrival to its acknowledgement.
+    pub custody_seconds: Histogram,
+    /// Entries that a device acknowledged, by the place they were delivered from.
+    pub deliveries: By<Path, Counter>,
+    /// Frames returned to their authors.
+    pub returned: By<Return, Counter>,
+    /// Entries in memory of all mailboxes.
+    pub mailbox_bytes: Gauge,
+    /// Mailboxes in use.
+    pub mailboxes: Gauge,
+    /// Entries spooled to the store.
+    pub spooled: Counter,
+    /// Batches in which they were spooled.
+    pub spool_batches: Counter,
+    /// Transactions of the store that changed something; each is one fsync.
+    pub store_commits: Counter,
+    /// Rows that they changed.
+    pub store_rows: Counter,
+    /// Time that a write to the store took.
+    pub store_seconds: Histogram,
+    /// Requests to the store that failed.
+    pub store_failures: Counter,
+    /// Groups that reported different histories.
+    pub forks: Counter,
+    /// Entries that expired in their queues.
+    pub expired: Counter,
+    /// What the process is doing: one value is 1.
+    pub lifecycle: By<Lifecycle, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut page = Page(Registry::with_prefix("commucat"));
+        let handles = Handles {
+            connections: page.gauges("connections", "Connections open now"),
+            connections_opened: page.counters("connections_opened", "Connections since the start"),
+            refused: page.counters("refused", "Connections, streams and requests turned away"),
+            requests: page.counters("http_requests", "HTTP requests by route"),
+            sessions: page.gauge("sessions", "Sessions established now"),
+            handshakes: page.counters("handshakes", "Device handshakes by how they ended"),
+            frames_in: page.counters("frames_received", "Frames received by type"),
+            frames_out: page.counters("frames_sent", "Frames sent by type"),
+            bytes: page.counters("carrier_bytes", "Sealed bytes of sessions by direction"),
+            acks: page.counters("acks", "Durable frames acknowledged to authors by status"),
+            custody_seconds: page.seconds("custody", "From a durable frame's arrival to its ACK"),
+            deliveries: page.counters("deliveries", "Entries acknowledged by devices by source"),
+            returned: page.counters("returned", "Frames returned to authors by reason"),
+            mailbox_bytes: page.gauge("mailbox_bytes", "Bytes in memory of all mailboxes"),
+            mailboxes: page.gauge("mailboxes", "Mailboxes in use"),
+            spooled: page.counter("spooled_entries", "Entries written to queues in the store"),
+            spool_batches: page.counter("spool_batches", "Batches in which they were written"),
+            store_commits: page.counter("store_commits", "Transactions, each one fsync"),
+            store_rows: page.counter("store_rows", "Rows changed in the store"),
+            store_seconds: page.seconds("store_write", "Time of a write to the store"),
+            store_failures: page.counter("store_failures", "Requests to the store that failed"),
+            forks: page.counter("forks", "Groups whose devices reported different histories"),
+            expired: page.counter("expired_entries", "Entries that expired in their queues"),
+            lifecycle: page.gauges("lifecycle", "What the process is doing: one value is 1"),
+            registry: page.0,
+        };
+        Self(Arc::new(handles))
+    }
+
+    /// The page of `/metrics`, OpenMetrics text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _infallible = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Says what the process is doing.
+    pub fn enter(&self, now: Lifecycle) {
+        for (state, gauge) in self.lifecycle.each() {
+            gauge.set(i64::from(*state == now));
+        }
+    }
+}
+
+/// The registry while it is filled.
+struct Page(Registry);
+
+impl Page {
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        let counter = Counter::default();
+        self.0.register(name, help, counter.clone());
+        counter
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.0.register(name, help, gauge.clone());
+        gauge
+    }
+
+    fn seconds(&mut self, name: &str, help: &str) -> Histogram {
+        // 100 us to 26 s, doubling twice a step.
+        let buckets = prometheus_client::metrics::histogram::exponential_buckets(1e-4, 4.0, 10);
+        let histogram = Histogram::new(buckets);
+        self.0
+            .register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        histogram
+    }
+
+    fn counters<L: label::Label>(&mut self, name: &str, help: &str) -> By<L, Counter> {
+        By::register(&mut self.0, name, help)
+    }
+
+    fn gauges<L: label::Label>(&mut self, name: &str, help: &str) -> By<L, Gauge> {
+        By::register(&mut self.0, name, help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_every_label_from_the_start() {
+        let metrics = Metrics::new();
+
+        metrics.acks.of(Ack::Stored).inc();
+        let page = metrics.render();
+
+        assert!(
+            page.contains("commucat_acks_total{status=\"stored\"} 1"),
+            "{page}"
+        );
+        assert!(
+            page.contains("commucat_acks_total{status=\"delivered\"} 0"),
+            "{page}"
+        );
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn one_state_of_the_process_is_shown() {
+        let metrics = Metrics::new();
+
+        metrics.enter(Lifecycle::Starting);
+        metrics.enter(Lifecycle::Serving);
+
+        assert_eq!(metrics.lifecycle.of(Lifecycle::Starting).get(), 0);
+        assert_eq!(metrics.lifecycle.of(Lifecycle::Serving).get(), 1);
+    }
+}
