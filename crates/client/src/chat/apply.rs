@@ -1,0 +1,324 @@
+//! The log of a group: entries in the order of their positions, the same for all members.
+
+use commucat_proto::id::{GroupId, Handle};
+use openmls::group::{MlsGroup, ProcessMessageError};
+use openmls::prelude::{
+    MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
+};
+use openmls_traits::OpenMlsProvider as _;
+use tls_codec::Deserialize as _;
+
+use super::device::{self, Leaf};
+use super::profile::Context;
+use super::record::{PendingKind, Record, State};
+use super::validity::Case;
+use super::view::Member;
+use super::wire::{Entry, Terms};
+use super::{Chat, ChatError, Invalid, keys};
+
+/// Exporter label of the fork tag (CCP-1 section 5.2).
+const TAG_LABEL: &str = "commucat fork tag";
+const TAG_BYTES: usize = 16;
+
+/// What became of an entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Applied {
+    /// The group is in a new epoch. Messages kept for a later epoch may open now.
+    Advanced(Box<Advance>),
+    /// All members skip it: it used up its position and changed nothing. Report an empty tag.
+    Skipped(Invalid),
+    /// The position was handled before.
+    Known,
+    /// Entries before it are missing: FETCH from this position, and apply it again after them.
+    Gap(u64),
+    /// This device was removed; its last frame. Nothing more can be sealed or opened.
+    Removed(Box<Advance>),
+}
+
+/// A step to a new epoch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Advance {
+    /// Position of the entry.
+    pub position: u64,
+    /// The new epoch.
+    pub epoch: u64,
+    /// Who changed the group; none if it joined by this very commit and is not in the tree.
+    pub author: Option<Member>,
+    /// Whether this device was the author.
+    pub own: bool,
+    /// Devices that are members now.
+    pub added: Vec<Member>,
+    /// Devices that are not members any more.
+    pub removed: Vec<Member>,
+    /// Whether roles or the rule for joining changed.
+    pub roles_changed: bool,
+    /// Whether the group was closed.
+    pub closed: bool,
+    /// The tag to report for `position`; none for whoever was removed.
+    pub tag: Option<[u8; TAG_BYTES]>,
+}
+
+impl Chat {
+    /// The hub accepted the commit of [`Chat::propose`] (or of an external commit) at `position`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotProposed`] if no commit waits for this position.
+    pub fn accepted(&mut self, group: &GroupId, position: u64) -> Result<Applied, ChatError> {
+        let record = self.record(group)?;
+        if record.state != State::Joining && position <= record.position {
+            return Ok(Applied::Known);
+        }
+        match &record.pending {
+            Some(pending) if pending.expect.checked_add(1) == Some(position) => {}
+            _ => return Err(ChatError::NotProposed(position)),
+        }
+        self.attempt(group, |chat| chat.merge_own(record, position))
+    }
+
+    /// Handles an entry of the group's log, from the queue, FETCH or a `Conflict`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::UnknownGroup`], [`ChatError::Store`]. An entry that is not valid is
+    /// [`Applied::Skipped`], not an error.
+    pub fn apply(&mut self, entry: &Entry) -> Result<Applied, ChatError> {
+        let group = entry.group;
+        let record = self.record(&group)?;
+        let own = record
+            .pending
+            .as_ref()
+            .is_some_and(|p| p.expect + 1 == entry.position && p.commit == *entry.commit);
+        if own && (record.state == State::Joining || external(&record)) {
+            return self.attempt(&group, |chat| chat.merge_own(record, entry.position));
+        }
+        match record.state {
+            State::Joining => return Err(ChatError::NotMember),
+            State::Removed | State::Closed => return Ok(Applied::Known),
+            State::Member => {}
+        }
+        if entry.position <= record.position {
+            return Ok(Applied::Known);
+        }
+        let next = record.position + 1;
+        if entry.position != next {
+            return Ok(Applied::Gap(next));
+        }
+        if own {
+            return self.attempt(&group, |chat| chat.merge_own(record, entry.position));
+        }
+        self.attempt(&group, |chat| chat.handle(record, entry))
+    }
+
+    fn merge_own(&mut self, mut record: Record, position: u64) -> Result<Applied, ChatError> {
+        let Some(pending) = record.pending.take() else {
+            return Err(ChatError::NotProposed(position));
+        };
+        let group = record.group;
+        let before = match record.state {
+            State::Member => Some(Before::of(&self.take(&group)?)?),
+            State::Joining | State::Removed | State::Closed => None,
+        };
+        let closed = pending.close;
+        let mls = match pending.kind {
+            PendingKind::Intent => {
+                let mut mls = self.take_stored(&group)?;
+                mls.merge_pending_commit(&self.provider).map_err(ChatError::mls("merge"))?;
+                if !record.intents.is_empty() {
+                    record.intents.remove(0);
+                }
+                mls
+            }
+            PendingKind::External(values) => {
+                if let Some(mut old) = self.provider.group(&group)? {
+                    old.delete(self.provider.store())?;
+                }
+                let values = values.into_iter().map(|(key, value)| (key, value.into())).collect();
+                self.provider.store().import(values);
+                self.take_stored(&group)?
+            }
+        };
+        record.position = position;
+        record.state = if closed { State::Closed } else { State::Member };
+        let author = record.own_handle();
+        let advance = self.advance(&record, &mls, before, &author)?;
+        record.save(self.provider.store())?;
+        self.put_back(group, mls);
+        Ok(Applied::Advanced(Box::new(Advance { own: true, closed, ..advance })))
+    }
+
+    /// The group as the store has it, whatever the cache holds.
+    fn take_stored(&mut self, group: &GroupId) -> Result<MlsGroup, ChatError> {
+        self.groups.remove(group);
+        self.take(group)
+    }
+
+    fn handle(&mut self, mut record: Record, entry: &Entry) -> Result<Applied, ChatError> {
+        let group = record.group;
+        let mut mls = self.take(&group)?;
+        let before = Before::of(&mls)?;
+        let outcome = self.stage(&mut mls, &before, entry)?;
+        // Whatever the entry is, a commit of ours for this position has lost.
+        if record.pending.take().is_some_and(|lost| matches!(lost.kind, PendingKind::Intent)) {
+            mls.clear_pending_commit(self.provider.store())?;
+        }
+        record.position = entry.position;
+        let staged = match outcome {
+            Err(invalid) => {
+                record.save(self.provider.store())?;
+                self.put_back(group, mls);
+                return Ok(Applied::Skipped(invalid));
+            }
+            Ok(staged) => staged,
+        };
+        mls.merge_staged_commit(&self.provider, *staged).map_err(ChatError::mls("merge"))?;
+        record.state = match (mls.is_active(), entry.close) {
+            (false, _) => State::Removed,
+            (true, true) => State::Closed,
+            (true, false) => State::Member,
+        };
+        if !mls.is_active() {
+            record.intents.clear();
+        }
+        let advance = self.advance(&record, &mls, Some(before), &entry.author)?;
+        let advance = Box::new(Advance { closed: entry.close, ..advance });
+        record.save(self.provider.store())?;
+        self.put_back(group, mls);
+        Ok(match record.state {
+            State::Removed => Applied::Removed(advance),
+            State::Joining | State::Member | State::Closed => Applied::Advanced(advance),
+        })
+    }
+
+    /// Decrypts and checks a commit without merging it.
+    fn stage(
+        &self,
+        mls: &mut MlsGroup,
+        before: &Before,
+        entry: &Entry,
+    ) -> Result<Result<Box<openmls::group::StagedCommit>, Invalid>, ChatError> {
+        let message = match unframe(&before.context, entry) {
+            Ok(message) => message,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        if message.epoch() != mls.epoch() {
+            return Ok(Err(Invalid::Epoch));
+        }
+        let processed = match mls.process_message(&self.provider, message) {
+            Ok(processed) => processed,
+            Err(ProcessMessageError::StorageError(error)) => return Err(error.into()),
+            Err(_) => return Ok(Err(Invalid::Mls)),
+        };
+        Ok(judge(mls, processed, entry))
+    }
+
+    /// What a merge changed, and the fork tag of the new epoch.
+    fn advance(
+        &self,
+        record: &Record,
+        mls: &MlsGroup,
+        before: Option<Before>,
+        author: &Handle,
+    ) -> Result<Advance, ChatError> {
+        let after = Before::of(mls)?;
+        let known = before.as_ref().map(|before| before.leaves.as_slice()).unwrap_or_default();
+        let missing_in = |all: &[Leaf], leaf: &Leaf| !all.iter().any(|other| other.handle == leaf.handle);
+        let member = |leaf: &Leaf| after.member(leaf);
+        let mut everyone = after.leaves.iter().chain(known);
+        let author = everyone.find(|leaf| leaf.handle == *author).map(member);
+        let tag = match record.state {
+            State::Removed => None,
+            State::Joining | State::Member | State::Closed => Some(self.tag(mls)?),
+        };
+        let roles = before.as_ref().map(|before| &before.context.roles);
+        Ok(Advance {
+            position: record.position,
+            epoch: mls.epoch().as_u64(),
+            author,
+            own: false,
+            added: after.leaves.iter().filter(|l| missing_in(known, l)).map(member).collect(),
+            removed: known.iter().filter(|l| missing_in(&after.leaves, l)).map(member).collect(),
+            roles_changed: roles != Some(&after.context.roles),
+            closed: false,
+            tag,
+        })
+    }
+
+    fn tag(&self, mls: &MlsGroup) -> Result<[u8; TAG_BYTES], ChatError> {
+        let tag = mls
+            .export_secret(self.provider.crypto(), TAG_LABEL, &[], TAG_BYTES)
+            .map_err(ChatError::mls("fork tag"))?;
+        tag.try_into().map_err(|_| ChatError::Encode("fork tag"))
+    }
+}
+
+fn external(record: &Record) -> bool {
+    record.pending.as_ref().is_some_and(|p| matches!(p.kind, PendingKind::External(_)))
+}
+
+fn judge(
+    mls: &MlsGroup,
+    processed: ProcessedMessage,
+    entry: &Entry,
+) -> Result<Box<openmls::group::StagedCommit>, Invalid> {
+    let (sender, aad) = (processed.sender().clone(), processed.aad().to_vec());
+    match processed.into_content() {
+        ProcessedMessageContent::StagedCommitMessage(staged) => {
+            let terms = Terms::of_entry(entry).ok_or(Invalid::Terms)?;
+            let case =
+                Case { group: mls, staged: &staged, sender: &sender, aad: &aad, terms: &terms };
+            case.check().map(|()| staged)
+        }
+        ProcessedMessageContent::OwnPrivateMessage | ProcessedMessageContent::OwnPendingCommit => {
+            Err(Invalid::NotOurs)
+        }
+        ProcessedMessageContent::ApplicationMessage(_)
+        | ProcessedMessageContent::ProposalMessage(_)
+        | ProcessedMessageContent::ExternalJoinProposalMessage(_) => Err(Invalid::Framing),
+    }
+}
+
+/// The MLS message in an entry's `commit`.
+fn unframe(context: &Context, entry: &Entry) -> Result<ProtocolMessage, Invalid> {
+    match entry.commit.split_first() {
+        Some((0, message)) => match protocol_message(message)? {
+            private @ ProtocolMessage::PrivateMessage(_) => Ok(private),
+            ProtocolMessage::PublicMessage(_) => Err(Invalid::Framing),
+        },
+        Some((1, sealed)) => {
+            let message = keys::open_external(&context.group_key, &entry.group, sealed)
+                .ok_or(Invalid::Sealed)?;
+            match protocol_message(&message)? {
+                public @ ProtocolMessage::PublicMessage(_) if public.is_external() => Ok(public),
+                _ => Err(Invalid::Framing),
+            }
+        }
+        _ => Err(Invalid::Framing),
+    }
+}
+
+fn protocol_message(mut bytes: &[u8]) -> Result<ProtocolMessage, Invalid> {
+    let message = MlsMessageIn::tls_deserialize(&mut bytes).map_err(|_| Invalid::Framing)?;
+    if !bytes.is_empty() {
+        return Err(Invalid::Framing);
+    }
+    message.try_into_protocol_message().map_err(|_| Invalid::Framing)
+}
+
+/// Members and context at one moment.
+struct Before {
+    leaves: Vec<Leaf>,
+    context: Context,
+}
+
+impl Before {
+    fn of(mls: &MlsGroup) -> Result<Self, ChatError> {
+        let context = Context::of(mls.public_group().group_context())
+            .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
+        Ok(Self { leaves: device::leaves(mls)?, context })
+    }
+
+    fn member(&self, leaf: &Leaf) -> Member {
+        Member::of(leaf, &self.context.roles, &self.leaves)
+    }
+}

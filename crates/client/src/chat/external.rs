@@ -1,0 +1,277 @@
+//! External commits: rejoining after a state was lost or split, and joining by link (CCP-1
+//! sections 5.3 and 5.4).
+
+use bytes::Bytes;
+use commucat_crypto::secret::Secret;
+use commucat_proto::id::{Domain, GroupId, SealedRef};
+use openmls::group::MlsGroup;
+use openmls::messages::group_info::VerifiableGroupInfo;
+use openmls::prelude::LeafNodeParameters;
+use openmls_traits::OpenMlsProvider as _;
+
+use super::profile::{self, Context};
+use super::propose::{Made, Submission, sign};
+use super::provider::Provider;
+use super::record::{Pending, PendingKind, Record, State};
+use super::wire::{Bundle, ListEntry, Terms, commitment};
+use super::{Chat, ChatError, device, keys, welcome};
+
+/// What is needed to join by link.
+#[derive(Debug)]
+pub struct LinkJoin {
+    /// From the link.
+    pub group: GroupId,
+    /// From the link.
+    pub hub: Domain,
+    /// From the link: the join key's private half.
+    pub join_seed: Secret<32>,
+    /// From the link.
+    pub group_key: Secret<32>,
+    /// The own domain.
+    pub domain: Domain,
+    /// The own reference for this group and hub (KEY_PACKAGE op 5).
+    pub sealed_ref: SealedRef,
+}
+
+/// Whether this device is in the same epoch as the newest GroupInfo that opens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Agreement {
+    /// The same epoch with the same history.
+    Same,
+    /// Another one: rejoin. If that does not settle it, the group is split.
+    Different,
+    /// None opens.
+    Unknown,
+}
+
+impl Chat {
+    /// Builds an external commit that replaces the own leaf.
+    ///
+    /// `head` is the hub's head and `infos` are its sealed GroupInfos, both from one FETCH. If
+    /// another commit is accepted first, FETCH and call it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NoGroupInfo`]: LEAVE for good, and ask a member to add this device again.
+    pub fn rejoin(
+        &mut self,
+        group: &GroupId,
+        head: u64,
+        infos: &[(u64, Bytes)],
+    ) -> Result<Submission, ChatError> {
+        let record = self.record(group)?;
+        record.member()?;
+        let mls = self.take(group)?;
+        let context = Context::of(mls.public_group().group_context())
+            .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
+        self.put_back(*group, mls);
+        let info = newest(&context.group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
+        self.attempt(group, |chat| {
+            if record.pending.is_some() {
+                chat.clear_pending(group)?;
+            }
+            let terms = terms(&record, head, None);
+            let aad = commitment(&terms).to_vec();
+            chat.external(record, info, External { terms, aad, signer: None })
+        })
+    }
+
+    /// Builds an external commit that joins by link.
+    ///
+    /// `head` and `infos` are from a FETCH with [`Chat::join_read`]'s permission. If another commit
+    /// is accepted first, FETCH and call it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::Exists`] for a member; [`ChatError::NoGroupInfo`] if the link is dead;
+    /// [`ChatError::Forbidden`] if the group does not let people in by link.
+    pub fn join_by_link(
+        &mut self,
+        link: LinkJoin,
+        head: u64,
+        infos: &[(u64, Bytes)],
+    ) -> Result<Submission, ChatError> {
+        let group = link.group;
+        let old = Record::load(self.provider.store(), &group)?;
+        if old.as_ref().is_some_and(|old| old.state == State::Member) {
+            return Err(ChatError::Exists);
+        }
+        let handle = match &old {
+            Some(old) if old.state == State::Joining => old.handle.clone(),
+            _ => Secret::random(),
+        };
+        let record = Record {
+            group,
+            hub: link.hub,
+            handle,
+            sealed_ref: link.sealed_ref,
+            position: 0,
+            counter: old.map_or(0, |old| old.counter),
+            state: State::Joining,
+            join_seed: None,
+            intents: Vec::new(),
+            pending: None,
+        };
+        let info = newest(&link.group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
+        let entry = ListEntry {
+            handle: record.own_handle(),
+            domain: link.domain,
+            sealed_ref: link.sealed_ref,
+            admin: false,
+        };
+        let terms = terms(&record, head, Some(entry));
+        let hash = commitment(&terms);
+        let signature = keys::sign_join_entry(&link.join_seed, &hash);
+        let aad = [hash.as_slice(), &signature].concat();
+        self.attempt(&group, |chat| {
+            chat.external(record, info, External { terms, aad, signer: Some(link.join_seed) })
+        })
+    }
+
+    /// Whether this device and the newest GroupInfo that opens are in the same epoch: for a device
+    /// that was told `fork`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`].
+    pub fn compare(
+        &mut self,
+        group: &GroupId,
+        infos: &[(u64, Bytes)],
+    ) -> Result<Agreement, ChatError> {
+        let record = self.record(group)?;
+        record.member()?;
+        let mls = self.take(group)?;
+        let own = mls.public_group().group_context().clone();
+        self.put_back(*group, mls);
+        let context = Context::of(&own).ok_or(ChatError::NotMember)?;
+        Ok(match newest(&context.group_key, &record, infos) {
+            None => Agreement::Unknown,
+            Some(info) if *info.group_context() == own => Agreement::Same,
+            Some(_) => Agreement::Different,
+        })
+    }
+
+    fn external(
+        &mut self,
+        mut record: Record,
+        info: VerifiableGroupInfo,
+        external: External,
+    ) -> Result<Submission, ChatError> {
+        let context = Context::of(info.group_context())
+            .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
+        if external.signer.is_some() && !joinable(&context, &external) {
+            return Err(ChatError::Forbidden);
+        }
+        let scratch = Provider::default();
+        let (mls, made) = self.commit_external(&scratch, &record, info, external.aad)?;
+        welcome::trusted(&mls)?;
+        let own = record.own_handle();
+        let twins = device::leaves(&mls)?.into_iter().filter(|leaf| leaf.handle == own).count();
+        if twins != 1 {
+            return Err(ChatError::Welcome("the handle is in the tree twice"));
+        }
+
+        let group = record.group;
+        let expect = external.terms.expect;
+        let sealed = keys::seal_external(&context.group_key, &group, &made.commit);
+        let commit = [vec![1], sealed].concat();
+        let position = expect + 1;
+        let bundle = Bundle {
+            commit: commit.clone().into(),
+            welcomes: None,
+            sealed_group_info: keys::seal_group_info(
+                &context.group_key,
+                &group,
+                position,
+                &made.info,
+            ),
+            terms: external.terms,
+        };
+        let bundle = match &external.signer {
+            Some(join_key) => sign(&bundle, join_key, keys::Purpose::JoinCommit)?,
+            None => sign(&bundle, &record.handle, keys::Purpose::Commit)?,
+        };
+        let state = scratch.store().export();
+        let state = state.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
+        let kind = PendingKind::External(state);
+        let pending = Pending { expect, commit, bundle, close: false, kind };
+        let submission = record.submission(&pending);
+        record.pending = Some(pending);
+        record.save(self.provider.store())?;
+        Ok(submission)
+    }
+
+    fn commit_external(
+        &self,
+        scratch: &Provider,
+        record: &Record,
+        info: VerifiableGroupInfo,
+        aad: Vec<u8>,
+    ) -> Result<(MlsGroup, Made), ChatError> {
+        let extensions = profile::leaf_extensions(&record.own_handle())
+            .ok_or(ChatError::Encode("leaf extensions"))?;
+        let leaf = LeafNodeParameters::builder()
+            .with_capabilities(profile::capabilities())
+            .with_extensions(extensions)
+            .build();
+        let (mls, bundle) = MlsGroup::external_commit_builder()
+            .with_aad(aad)
+            .with_config(profile::join_config())
+            .skip_lifetime_validation()
+            .build_group(scratch, info, self.identity.credential())
+            .map_err(ChatError::mls("external commit"))?
+            .leaf_node_parameters(leaf)
+            .load_psks(scratch.storage())
+            .map_err(ChatError::mls("external commit"))?
+            .create_group_info(true)
+            .use_ratchet_tree_extension(true)
+            .build(scratch.rand(), scratch.crypto(), &self.identity.signer, |_| true)
+            .map_err(ChatError::mls("external commit"))?
+            .finalize(scratch)
+            .map_err(ChatError::mls("external commit"))?;
+        Ok((mls, Made::of(bundle)?))
+    }
+}
+
+/// An external commit to be made.
+struct External {
+    terms: Terms,
+    aad: Vec<u8>,
+    /// The join key; a rejoin is signed by the handle.
+    signer: Option<Secret<32>>,
+}
+
+fn joinable(context: &Context, external: &External) -> bool {
+    let key = external.signer.as_ref().map(keys::public);
+    context.roles.join_allowed && context.join_key == key
+}
+
+fn terms(record: &Record, expect: u64, add: Option<ListEntry>) -> Terms {
+    Terms {
+        group: record.group,
+        expect,
+        add: add.map(|entry| vec![entry]),
+        remove: None,
+        author: record.own_handle(),
+        join_key: None,
+        close: false,
+        admins: None,
+    }
+}
+
+/// The newest GroupInfo that opens and is not older than what this device has handled. What came
+/// with an invalid commit may be rubbish and is passed over.
+fn newest(
+    key: &Secret<32>,
+    record: &Record,
+    infos: &[(u64, Bytes)],
+) -> Option<VerifiableGroupInfo> {
+    let mut infos: Vec<_> =
+        infos.iter().filter(|(position, _)| *position >= record.position).collect();
+    infos.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
+    infos.iter().find_map(|(position, sealed)| {
+        let info = keys::open_group_info(key, &record.group, *position, sealed)?;
+        (info.group_id().as_slice() == record.group.as_bytes()).then_some(info)
+    })
+}

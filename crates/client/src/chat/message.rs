@@ -1,0 +1,281 @@
+//! Application messages: seal before the outbox, open from the queue (CCP-1 sections 4 and 5.5).
+
+use bytes::Bytes;
+use commucat_proto::id::{AccountKey, DeviceId, GroupId, MessageId};
+use commucat_proto::time::Timestamp;
+use openmls::framing::errors::MessageDecryptionError;
+use openmls::group::{MlsGroup, ProcessMessageError, ValidationError};
+use openmls::prelude::{
+    MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
+};
+use tls_codec::Deserialize as _;
+
+use super::content::{Body, Content};
+use super::profile::Context;
+use super::roles::{Role, Standing};
+use super::{Chat, ChatError, device};
+
+/// A ciphertext for the outbox.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sealed {
+    /// The payload of the MSG: `position | message_id | ciphertext`. Resend these bytes as they are.
+    pub payload: Bytes,
+    /// Where the ciphertext starts in it.
+    pub header_bytes: usize,
+    /// The log position in it. After 4 commits, `Epoch Old` or `undelivered`: seal again.
+    pub position: u64,
+    /// The MLS epoch.
+    pub epoch: u64,
+}
+
+/// What became of a received MSG.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Received {
+    /// It opened. Record (author device, message id) with the message.
+    Opened(Box<Opened>),
+    /// It is of a later epoch (or the group is not joined yet): keep it unopened, try again after
+    /// [`super::Applied::Advanced`].
+    Later,
+    /// It is of an epoch whose keys are gone: count it, do not show it.
+    TooOld,
+    /// Its key is not there: it was used before, for a copy that opened, or the message came more
+    /// than 256 messages of its author late.
+    Spent,
+    /// It is one's own.
+    Own,
+    /// It is not a good message of a member. Discard it.
+    Invalid(&'static str),
+}
+
+/// A message that opened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Opened {
+    /// The author's account.
+    pub account: AccountKey,
+    /// The author's device.
+    pub device: DeviceId,
+    /// What the author may do in the group, as far as this device has followed it.
+    pub role: Role,
+    /// From the header, authenticated.
+    pub message_id: MessageId,
+    /// From the header, authenticated: how far the author had handled the log.
+    pub position: u64,
+    /// The epoch it was sealed in.
+    pub epoch: u64,
+    /// What it says.
+    pub content: Content,
+}
+
+impl Chat {
+    /// Gives a body the next counter of this device in the group.
+    ///
+    /// Keep the content until the message is settled: sealing it again takes the same one.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`].
+    pub fn compose(
+        &mut self,
+        group: &GroupId,
+        body: Body,
+        sent: Timestamp,
+        reply_to: Option<MessageId>,
+    ) -> Result<Content, ChatError> {
+        let mut record = self.record(group)?;
+        record.member()?;
+        record.counter += 1;
+        record.save(self.provider.store())?;
+        Ok(Content { body, sent, reply_to, counter: record.counter })
+    }
+
+    /// Encrypts a content for the group as it is now.
+    ///
+    /// The ciphertext and [`Chat::changes`] belong into one transaction, before a byte is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`]; [`ChatError::Mls`] if OpenMLS cannot.
+    pub fn seal(
+        &mut self,
+        group: &GroupId,
+        message_id: &MessageId,
+        content: &Content,
+    ) -> Result<Sealed, ChatError> {
+        let record = self.record(group)?;
+        record.member()?;
+        let mut header = varint(record.position);
+        header.extend_from_slice(message_id.as_bytes());
+        self.attempt(group, |chat| {
+            let mut mls = chat.take(group)?;
+            mls.set_aad(header.clone());
+            let ciphertext = mls
+                .create_message(&chat.provider, &chat.identity.signer, &content.encode())
+                .map_err(ChatError::mls("seal"))?
+                .to_bytes()
+                .map_err(ChatError::mls("seal"))?;
+            let epoch = mls.epoch().as_u64();
+            chat.put_back(*group, mls);
+            Ok(Sealed {
+                header_bytes: header.len(),
+                payload: [header, ciphertext].concat().into(),
+                position: record.position,
+                epoch,
+            })
+        })
+    }
+
+    /// Decrypts a received message.
+    ///
+    /// `payload` is `position | message_id | ciphertext` as received, without the group id that
+    /// precedes it on channel 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::Store`] only; a bad message is [`Received::Invalid`].
+    pub fn open(&mut self, group: &GroupId, payload: &[u8]) -> Result<Received, ChatError> {
+        let Some(header) = Header::parse(payload) else {
+            return Ok(Received::Invalid("header"));
+        };
+        let Some(message) = private_message(header.ciphertext, group) else {
+            return Ok(Received::Invalid("not an MLS message of the group"));
+        };
+        let Ok(mut mls) = self.take(group) else { return Ok(Received::Later) };
+        let received = self.open_with(&mut mls, &header, message);
+        self.put_back(*group, mls);
+        received
+    }
+
+    fn open_with(
+        &self,
+        mls: &mut MlsGroup,
+        header: &Header<'_>,
+        message: ProtocolMessage,
+    ) -> Result<Received, ChatError> {
+        let epoch = message.epoch().as_u64();
+        if epoch > mls.epoch().as_u64() {
+            return Ok(Received::Later);
+        }
+        if !mls.is_active() {
+            return Ok(Received::TooOld);
+        }
+        let processed = match mls.process_message(&self.provider, message) {
+            Ok(processed) => processed,
+            Err(ProcessMessageError::StorageError(error)) => return Err(error.into()),
+            Err(error) => return Ok(refused(&error)),
+        };
+        if processed.aad() != header.authenticated {
+            return Ok(Received::Invalid("header is not the one that was sealed"));
+        }
+        Ok(read(mls, processed, header, epoch))
+    }
+}
+
+fn read(
+    mls: &MlsGroup,
+    processed: ProcessedMessage,
+    header: &Header<'_>,
+    epoch: u64,
+) -> Received {
+    let Some(author) = device::named(processed.credential()) else {
+        return Received::Invalid("author has no certificate");
+    };
+    let plaintext = match processed.into_content() {
+        ProcessedMessageContent::ApplicationMessage(message) => message.into_bytes(),
+        ProcessedMessageContent::OwnPrivateMessage => return Received::Own,
+        ProcessedMessageContent::ProposalMessage(_)
+        | ProcessedMessageContent::ExternalJoinProposalMessage(_)
+        | ProcessedMessageContent::StagedCommitMessage(_)
+        | ProcessedMessageContent::OwnPendingCommit => {
+            return Received::Invalid("not an application message");
+        }
+    };
+    let Ok(content) = Content::decode(&plaintext) else {
+        return Received::Invalid("content");
+    };
+    Received::Opened(Box::new(Opened {
+        role: role(mls, &author.account),
+        account: author.account,
+        device: author.id,
+        message_id: header.message_id,
+        position: header.position,
+        epoch,
+        content,
+    }))
+}
+
+fn role(mls: &MlsGroup, account: &AccountKey) -> Role {
+    let leaves = device::leaves(mls).unwrap_or_default();
+    match Context::of(mls.public_group().group_context()) {
+        Some(context) => {
+            let present = leaves.iter().map(|leaf| &leaf.device.account);
+            Standing::new(&context.roles, present).role(account)
+        }
+        None => Role::Member,
+    }
+}
+
+fn refused<E>(error: &ProcessMessageError<E>) -> Received {
+    match error {
+        ProcessMessageError::ValidationError(ValidationError::NoPastEpochData) => Received::TooOld,
+        ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
+            MessageDecryptionError::SecretTreeError(_),
+        )) => Received::Spent,
+        _ => Received::Invalid("does not open"),
+    }
+}
+
+/// `position:varint | message_id | ciphertext`.
+struct Header<'a> {
+    position: u64,
+    message_id: MessageId,
+    /// The bytes before the ciphertext, as received.
+    authenticated: &'a [u8],
+    ciphertext: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    fn parse(payload: &'a [u8]) -> Option<Self> {
+        let (position, rest) = read_varint(payload)?;
+        let (id, ciphertext) = rest.split_at_checked(MessageId::LEN)?;
+        let authenticated = payload.get(..payload.len() - ciphertext.len())?;
+        Some(Self { position, message_id: MessageId::parse(id).ok()?, authenticated, ciphertext })
+    }
+}
+
+fn private_message(mut bytes: &[u8], group: &GroupId) -> Option<ProtocolMessage> {
+    let message = MlsMessageIn::tls_deserialize(&mut bytes).ok()?;
+    let message = message.try_into_protocol_message().ok()?;
+    let private = matches!(message, ProtocolMessage::PrivateMessage(_));
+    let good = private && bytes.is_empty() && message.group_id().as_slice() == group.as_bytes();
+    good.then_some(message)
+}
+
+/// Unsigned LEB128, as frames have it (CCP-1 section 2).
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(26);
+    loop {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            out.push(low & 0x7f);
+            return out;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    for (index, byte) in bytes.iter().enumerate().take(10) {
+        let shift = u32::try_from(index).ok()? * 7;
+        let part = u64::from(byte & 0x7f);
+        if part.checked_shl(shift)? >> shift != part {
+            return None;
+        }
+        value |= part << shift;
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(index + 1..)?));
+        }
+    }
+    None
+}

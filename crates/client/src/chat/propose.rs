@@ -1,0 +1,451 @@
+//! From what the user wants to a bundle for the hub (CCP-1 section 5.2).
+
+use bytes::Bytes;
+use commucat_crypto::secret::Secret;
+use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
+use openmls::group::{CommitMessageBundle, MlsGroup};
+use openmls::prelude::{KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsMessageOut, Sender};
+use openmls_traits::OpenMlsProvider as _;
+
+use super::device::{self, Leaf};
+use super::intent::{Claimed, Intent};
+use super::profile::{self, Context, Suite, TREE_IN_WELCOME_MAX};
+use super::provider::Provider;
+use super::record::{Pending, PendingKind, Record, Seed};
+use super::roles::{Role, Standing, flag_changes};
+use super::validity::Case;
+use super::wire::{Bundle, ListEntry, Terms, commitment};
+use super::{Chat, ChatError, keys, package};
+
+/// What KEY_UPDATE takes (CCP-1 section 2), less room for its other keys.
+const BUNDLE_BYTES_MAX: usize = 768 * 1024 - 1024;
+
+/// Of it, the sealed GroupInfo.
+const GROUP_INFO_BYTES_MAX: usize = 512 * 1024;
+
+/// What to send to the hub.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Submission {
+    /// Which group.
+    pub group: GroupId,
+    /// KEY_UPDATE key 0.
+    pub hub: Domain,
+    /// KEY_UPDATE key 1: the encoded `signed` bundle.
+    pub bundle: Bytes,
+    /// KEY_UPDATE key 2.
+    pub sealed_ref: SealedRef,
+    /// The position that the hub must be at; its answer is one more.
+    pub expect: u64,
+}
+
+/// What [`Chat::propose`] made of the oldest intent.
+#[derive(Debug)]
+pub enum Proposal {
+    /// Send it, after the state is on disk. The same bytes until the hub has answered.
+    Send(Submission),
+    /// The group is already as it was wanted, or there is nothing to do.
+    Nothing,
+    /// The oldest intent cannot be done and is forgotten; ask again for the next.
+    Dropped(Intent, ChatError),
+}
+
+impl Chat {
+    /// Builds a commit for the oldest intent, or gives the one that waits for the hub.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`], [`ChatError::UnknownGroup`]; errors of the intent itself are
+    /// [`Proposal::Dropped`].
+    pub fn propose(&mut self, group: &GroupId) -> Result<Proposal, ChatError> {
+        let mut record = self.record(group)?;
+        if let Some(pending) = &record.pending {
+            return Ok(Proposal::Send(record.submission(pending)));
+        }
+        record.member()?;
+        while let Some(intent) = record.intents.first().cloned() {
+            match self.attempt(group, |chat| chat.build(&mut record, &intent)) {
+                Ok(Some(submission)) => return Ok(Proposal::Send(submission)),
+                Ok(None) => self.forget_first(&mut record)?,
+                Err(error @ (ChatError::Store(_) | ChatError::NotMember)) => return Err(error),
+                Err(error) => {
+                    record = self.record(group)?;
+                    self.forget_first(&mut record)?;
+                    return Ok(Proposal::Dropped(intent, error));
+                }
+            }
+        }
+        Ok(Proposal::Nothing)
+    }
+
+    /// The hub refused the commit for good: drops it with its intent, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::UnknownGroup`].
+    pub fn withdraw(&mut self, group: &GroupId) -> Result<Option<Intent>, ChatError> {
+        self.attempt(group, |chat| {
+            let mut record = chat.record(group)?;
+            let Some(pending) = record.pending.take() else { return Ok(None) };
+            let intent = match pending.kind {
+                PendingKind::Intent => {
+                    chat.clear_pending(group)?;
+                    (!record.intents.is_empty()).then(|| record.intents.remove(0))
+                }
+                PendingKind::External(_) => None,
+            };
+            record.save(chat.provider.store())?;
+            Ok(intent)
+        })
+    }
+
+    /// Drops the commit that OpenMLS has staged.
+    pub(super) fn clear_pending(&mut self, group: &GroupId) -> Result<(), ChatError> {
+        let mut mls = self.take(group)?;
+        mls.clear_pending_commit(self.provider.store())?;
+        self.put_back(*group, mls);
+        Ok(())
+    }
+
+    fn forget_first(&self, record: &mut Record) -> Result<(), ChatError> {
+        if !record.intents.is_empty() {
+            record.intents.remove(0);
+        }
+        Ok(record.save(self.provider.store())?)
+    }
+
+    fn build(
+        &mut self,
+        record: &mut Record,
+        intent: &Intent,
+    ) -> Result<Option<Submission>, ChatError> {
+        let group = record.group;
+        let mut mls = self.take(&group)?;
+        let leaves = device::leaves(&mls)?;
+        let old = Context::of(mls.public_group().group_context()).ok_or(ChatError::Forbidden)?;
+        let state = Now { leaves: &leaves, context: &old, own: record.own_handle() };
+        let Some(plan) = Plan::of(intent, &state, suite_of(&mls)?)? else {
+            self.put_back(group, mls);
+            return Ok(None);
+        };
+        let terms = plan.terms(record, &state);
+        let members = leaves.len() + plan.add.len() - plan.remove.len();
+        let made = self.commit(&mut mls, &plan, &terms, members)?;
+        self.prove(&mls, &terms)?;
+
+        let key = plan.context.as_ref().map_or(&old.group_key, |new| &new.group_key);
+        let position = record.position + 1;
+        let info = self.group_info(&mls, made.info, members)?;
+        let commit = [&[0], made.commit.as_slice()].concat();
+        let welcomed: Vec<Handle> = plan.add.iter().map(|(_, entry)| entry.handle).collect();
+        let bundle = Bundle {
+            commit: commit.clone().into(),
+            welcomes: made.welcome.map(|welcome| vec![(welcomed, welcome.into())]),
+            sealed_group_info: keys::seal_group_info(key, &group, position, &info),
+            terms,
+        };
+        let bundle = sign(&bundle, &record.handle, keys::Purpose::Commit)?;
+        if let Some(seed) = plan.join_seed {
+            record.join_seed = seed.map(Seed);
+        }
+        let pending = Pending {
+            expect: record.position,
+            commit,
+            bundle,
+            close: plan.close,
+            kind: PendingKind::Intent,
+        };
+        let submission = record.submission(&pending);
+        record.pending = Some(pending);
+        record.save(self.provider.store())?;
+        self.put_back(group, mls);
+        Ok(Some(submission))
+    }
+
+    fn commit(
+        &self,
+        mls: &mut MlsGroup,
+        plan: &Plan,
+        terms: &Terms,
+        members: usize,
+    ) -> Result<Made, ChatError> {
+        mls.set_aad(commitment(terms).to_vec());
+        let context = match &plan.context {
+            Some(new) => Some(
+                new.extensions(Some(mls.public_group().group_context()))
+                    .ok_or(ChatError::Encode("group context"))?,
+            ),
+            None => None,
+        };
+        let mut builder = mls
+            .commit_builder()
+            .consume_proposal_store(false)
+            .propose_adds(plan.add.iter().map(|(package, _)| package.clone()))
+            .propose_removals(plan.remove.iter().map(|(index, _)| *index))
+            .force_self_update(plan.update);
+        if plan.update {
+            let leaf = LeafNodeParameters::builder()
+                .with_credential_with_key(self.identity.credential())
+                .build();
+            builder = builder.leaf_node_parameters(leaf);
+        }
+        if let Some(context) = context {
+            builder = builder
+                .propose_group_context_extensions(context)
+                .map_err(ChatError::mls("group context"))?;
+        }
+        let bundle = builder
+            .load_psks(self.provider.storage())
+            .map_err(ChatError::mls("commit"))?
+            .create_group_info(true)
+            .use_ratchet_tree_extension(members <= TREE_IN_WELCOME_MAX)
+            .build(
+                self.provider.rand(),
+                self.provider.crypto(),
+                &self.identity.signer,
+                |_| true,
+            )
+            .map_err(ChatError::mls("commit"))?
+            .stage_commit(&self.provider)
+            .map_err(ChatError::mls("commit"))?;
+        Made::of(bundle)
+    }
+
+    /// That the other members will find our commit valid: a mistake here would burn a position.
+    fn prove(&self, mls: &MlsGroup, terms: &Terms) -> Result<(), ChatError> {
+        let staged = mls.pending_commit().ok_or(ChatError::Encode("commit"))?;
+        let case = Case {
+            group: mls,
+            staged,
+            sender: &Sender::Member(mls.own_leaf_index()),
+            aad: &commitment(terms),
+            terms,
+        };
+        case.check().map_err(|invalid| match invalid {
+            super::Invalid::Roles => ChatError::Forbidden,
+            other => ChatError::OwnCommit(other),
+        })
+    }
+
+    /// The GroupInfo of the epoch after the staged commit, with its tree.
+    ///
+    /// OpenMLS puts the tree into both Welcome and GroupInfo, or into neither. For a large group it
+    /// shall be in the GroupInfo only, which then comes from a copy in which the commit is merged.
+    fn group_info(
+        &self,
+        mls: &MlsGroup,
+        info: Vec<u8>,
+        members: usize,
+    ) -> Result<Vec<u8>, ChatError> {
+        if members <= TREE_IN_WELCOME_MAX {
+            return Ok(info);
+        }
+        let copy = Provider::default();
+        copy.store().import(self.provider.store().export());
+        let mut merged = MlsGroup::load(copy.store(), mls.group_id())?
+            .ok_or(ChatError::Encode("group info"))?;
+        merged.merge_pending_commit(&copy).map_err(ChatError::mls("group info"))?;
+        merged
+            .export_group_info(copy.crypto(), &self.identity.signer, true)
+            .map_err(ChatError::mls("group info"))?
+            .to_bytes()
+            .map_err(ChatError::mls("group info"))
+    }
+}
+
+impl Record {
+    pub(super) fn submission(&self, pending: &Pending) -> Submission {
+        Submission {
+            group: self.group,
+            hub: self.hub.clone(),
+            bundle: pending.bundle.clone().into(),
+            sealed_ref: self.sealed_ref,
+            expect: pending.expect,
+        }
+    }
+}
+
+/// Encodes and signs a bundle, within the hub's limits.
+pub(super) fn sign(
+    bundle: &Bundle,
+    key: &Secret<32>,
+    purpose: keys::Purpose,
+) -> Result<Vec<u8>, ChatError> {
+    if bundle.sealed_group_info.len() > GROUP_INFO_BYTES_MAX {
+        return Err(ChatError::TooLarge(bundle.sealed_group_info.len()));
+    }
+    let signed = keys::sign(key, purpose, bundle.encode());
+    if signed.len() > BUNDLE_BYTES_MAX {
+        return Err(ChatError::TooLarge(signed.len()));
+    }
+    Ok(signed)
+}
+
+pub(super) fn suite_of(mls: &MlsGroup) -> Result<Suite, ChatError> {
+    Suite::of(mls.ciphersuite()).ok_or(ChatError::Welcome("its suite is not of the profile"))
+}
+
+/// What OpenMLS made, encoded.
+pub(super) struct Made {
+    pub(super) commit: Vec<u8>,
+    welcome: Option<Vec<u8>>,
+    pub(super) info: Vec<u8>,
+}
+
+impl Made {
+    pub(super) fn of(bundle: CommitMessageBundle) -> Result<Self, ChatError> {
+        let encode = |message: MlsMessageOut| {
+            message.to_bytes().map_err(ChatError::mls("commit"))
+        };
+        let info = bundle.group_info().cloned().ok_or(ChatError::Encode("group info"))?;
+        let welcome = bundle.to_welcome_msg().map(encode).transpose()?;
+        Ok(Self { welcome, info: encode(info.into())?, commit: encode(bundle.into_commit())? })
+    }
+}
+
+/// The group as it is.
+struct Now<'a> {
+    leaves: &'a [Leaf],
+    context: &'a Context,
+    own: Handle,
+}
+
+/// What a commit will do.
+struct Plan {
+    add: Vec<(KeyPackage, ListEntry)>,
+    remove: Vec<(LeafNodeIndex, Handle)>,
+    context: Option<Context>,
+    /// The new private join key, if the join key changes.
+    join_seed: Option<Option<Secret<32>>>,
+    update: bool,
+    close: bool,
+}
+
+impl Plan {
+    /// `None` if the group is already as the intent wants it.
+    fn of(intent: &Intent, now: &Now<'_>, suite: Suite) -> Result<Option<Self>, ChatError> {
+        let mut plan = Self {
+            add: Vec::new(),
+            remove: Vec::new(),
+            context: None,
+            join_seed: None,
+            update: false,
+            close: false,
+        };
+        match intent {
+            Intent::Add(claimed) => plan.adding(claimed, now, suite)?,
+            Intent::Remove(handles) => {
+                plan.removing(now, |leaf| handles.contains(&leaf.handle));
+            }
+            Intent::RemoveAccount(account) => {
+                plan.removing(now, |leaf| leaf.device.account == *account);
+            }
+            Intent::SetRole(account, role) => plan.naming(now, account, *role),
+            Intent::AllowJoin => plan.joining(now, Some(Secret::random())),
+            Intent::ForbidJoin => plan.joining(now, None),
+            Intent::Update => plan.update = true,
+            Intent::Close => plan.close = true,
+        }
+        let idle = plan.add.is_empty() && plan.remove.is_empty() && plan.context.is_none();
+        Ok((!idle || plan.update || plan.close).then_some(plan))
+    }
+
+    fn adding(
+        &mut self,
+        claimed: &[Claimed],
+        now: &Now<'_>,
+        suite: Suite,
+    ) -> Result<(), ChatError> {
+        let fresh: Vec<&Claimed> = claimed
+            .iter()
+            .filter(|one| {
+                !now.leaves.iter().any(|leaf| {
+                    leaf.device.account == one.account && leaf.device.id == one.device
+                })
+            })
+            .collect();
+        let accounts = now.leaves.iter().map(|leaf| &leaf.device.account);
+        let all = accounts.chain(fresh.iter().map(|one| &one.account));
+        let standing = Standing::new(&now.context.roles, all);
+        for one in fresh {
+            let package = package::verify(one, suite, None)?;
+            let handle = profile::handle(package.leaf_node())
+                .ok_or(ChatError::Package("it has no handle"))?;
+            let entry = ListEntry {
+                handle,
+                domain: one.domain.clone(),
+                sealed_ref: one.sealed_ref,
+                admin: standing.flag(&one.account),
+            };
+            self.add.push((package, entry));
+        }
+        Ok(())
+    }
+
+    /// Never the own leaf: MLS does not let a member remove itself.
+    fn removing(&mut self, now: &Now<'_>, wanted: impl Fn(&Leaf) -> bool) {
+        let others = now.leaves.iter().filter(|leaf| leaf.handle != now.own);
+        self.remove = others
+            .filter(|leaf| wanted(leaf))
+            .map(|leaf| (leaf.index, leaf.handle))
+            .collect();
+        if !self.remove.is_empty() {
+            self.context =
+                Some(Context { group_key: Secret::random(), ..now.context.clone() });
+        }
+    }
+
+    fn naming(&mut self, now: &Now<'_>, account: &commucat_proto::id::AccountKey, role: Role) {
+        if now.context.roles.listed(account) != role {
+            let mut context = now.context.clone();
+            context.roles.set(*account, role);
+            self.context = Some(context);
+        }
+    }
+
+    fn joining(&mut self, now: &Now<'_>, seed: Option<Secret<32>>) {
+        let join_key = seed.as_ref().map(keys::public);
+        let mut context = now.context.clone();
+        context.roles.join_allowed = seed.is_some();
+        context.join_key = join_key;
+        if context != *now.context {
+            self.context = Some(context);
+            self.join_seed = Some(seed);
+        }
+    }
+
+    fn terms(&self, record: &Record, now: &Now<'_>) -> Terms {
+        let new = self.context.as_ref().unwrap_or(now.context);
+        let join_key = (new.join_key != now.context.join_key)
+            .then(|| Bytes::from(new.join_key.map(|key| key.to_vec()).unwrap_or_default()));
+        let admins = self.admins(now, new);
+        let remove: Vec<Handle> = self.remove.iter().map(|(_, handle)| *handle).collect();
+        let add: Vec<ListEntry> = self.add.iter().map(|(_, entry)| entry.clone()).collect();
+        Terms {
+            group: record.group,
+            expect: record.position,
+            add: (!add.is_empty()).then_some(add),
+            remove: (!remove.is_empty()).then_some(remove),
+            author: now.own,
+            join_key,
+            close: self.close,
+            admins: (!admins.is_empty()).then_some(admins),
+        }
+    }
+
+    fn admins(&self, now: &Now<'_>, new: &Context) -> Vec<(Handle, bool)> {
+        let before: Vec<_> =
+            now.leaves.iter().map(|leaf| (leaf.handle, leaf.device.account)).collect();
+        let stays = |handle: &Handle| !self.remove.iter().any(|(_, gone)| gone == handle);
+        let added = self.add.iter().filter_map(|(package, entry)| {
+            Some((entry.handle, device::named(package.leaf_node().credential())?.account))
+        });
+        let after: Vec<_> =
+            before.iter().copied().filter(|(handle, _)| stays(handle)).chain(added).collect();
+        let accounts = |all: &[(Handle, _)]| all.iter().map(|(_, account)| *account).collect();
+        let (old_accounts, new_accounts): (Vec<_>, Vec<_>) = (accounts(&before), accounts(&after));
+        flag_changes(
+            (&Standing::new(&now.context.roles, &old_accounts), &before),
+            (&Standing::new(&new.roles, &new_accounts), &after),
+        )
+    }
+}
