@@ -71,10 +71,74 @@ pub enum StoreError {
 /// What a backend says. Holds codes and names of tables, never row values.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct BackendError(Arc<rusqlite::Error>);
+pub struct BackendError(Cause);
+
+#[derive(Clone, Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Sqlite(Arc<rusqlite::Error>),
+    #[error("{0}")]
+    Text(&'static str),
+}
+
+impl BackendError {
+    pub(crate) const fn text(text: &'static str) -> Self {
+        Self(Cause::Text(text))
+    }
+}
 
 impl From<rusqlite::Error> for BackendError {
     fn from(error: rusqlite::Error) -> Self {
-        Self(Arc::new(error))
+        Self(Cause::Sqlite(Arc::new(error)))
+    }
+}
+
+impl OpenError {
+    /// For a connection that is opened while the store is in use.
+    pub(crate) fn into_unavailable(self) -> StoreError {
+        match self {
+            Self::Database(source) | Self::Migration { source, .. } => {
+                StoreError::Unavailable(source)
+            }
+            Self::InUse
+            | Self::Directory(_)
+            | Self::UnknownSchema
+            | Self::NewerSchema { .. }
+            | Self::OlderSchema { .. }
+            | Self::Setting(_) => {
+                StoreError::Unavailable(BackendError::text("the database cannot be opened again"))
+            }
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+
+        let code = error.sqlite_error_code();
+        if matches!(code, Some(Code::DatabaseCorrupt | Code::NotADatabase)) {
+            return Self::Corrupt { what: "database" };
+        }
+        let down = matches!(
+            code,
+            Some(
+                Code::DiskFull
+                    | Code::SystemIoFailure
+                    | Code::DatabaseBusy
+                    | Code::DatabaseLocked
+                    | Code::CannotOpen
+                    | Code::ReadOnly
+                    | Code::PermissionDenied
+                    | Code::OutOfMemory
+                    | Code::OperationInterrupted
+                    | Code::FileLockingProtocolFailed
+            )
+        );
+        if down {
+            Self::Unavailable(error.into())
+        } else {
+            Self::Refused(error.into())
+        }
     }
 }

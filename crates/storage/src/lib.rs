@@ -14,8 +14,8 @@
 //!
 //! A method that is dropped half-way may still take effect. No change is ever applied in part.
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 mod error;
 mod sqlite;
 mod store;
@@ -31,9 +31,7 @@ pub use store::groups::{
     GroupRemoval, JoinKey, JoinKeyChange, LogEntry, LogPage, NewGroup,
 };
 pub use store::invites::{Invite, NewInvite};
-pub use store::key_packages::{
-    Access, Claim, ClaimedPackage, NewPackage, PackageCount, Published,
-};
+pub use store::key_packages::{Access, Claim, ClaimedPackage, NewPackage, PackageCount, Published};
 pub use store::meta::MetaKey;
 pub use store::queues::{
     Content, Delivery, EntryKind, Expired, Left, NewEntry, Page, QueuePosition, QueueSpooled,

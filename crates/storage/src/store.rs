@@ -101,7 +101,10 @@ impl QueueLimits {
 
 impl Default for QueueLimits {
     fn default() -> Self {
-        Self { bytes: 64 * 1024 * 1024, entries: 20_000 }
+        Self {
+            bytes: 64 * 1024 * 1024,
+            entries: 20_000,
+        }
     }
 }
 
@@ -132,9 +135,10 @@ impl Store {
     /// [`OpenError`] says which step failed.
     pub async fn open(location: Location, options: Options) -> Result<Self, OpenError> {
         match location {
-            Location::Sqlite { directory } => {
-                sqlite::Sqlite::open(directory, options).await.map(Backend::Sqlite).map(Self)
-            }
+            Location::Sqlite { directory } => sqlite::Sqlite::open(directory, options)
+                .await
+                .map(Backend::Sqlite)
+                .map(Self),
         }
     }
 
@@ -156,7 +160,7 @@ impl Store {
     ///
     /// [`StoreError`] if it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.ping().await)
     }
 
     /// The schema version in use.
@@ -171,7 +175,7 @@ impl Store {
     ///
     /// [`StoreError::Corrupt`] if it is damaged.
     pub async fn check_integrity(&self) -> Result<(), StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.check_integrity().await)
     }
 
     /// Every table with its columns, for the data manifest.
@@ -180,7 +184,7 @@ impl Store {
     ///
     /// [`StoreError`] if the database cannot be read.
     pub async fn columns(&self) -> Result<Vec<(String, String)>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.columns().await)
     }
 
     /// Removes what has outlived its use and is cheap to find: expired invites, key packages,
@@ -190,7 +194,7 @@ impl Store {
     ///
     /// [`StoreError`]; nothing was removed, or see [`StoreError::Unavailable`].
     pub async fn sweep_expired(&self, now: Timestamp) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.sweep_expired(now).await)
     }
 }
 

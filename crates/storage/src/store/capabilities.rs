@@ -32,7 +32,7 @@ impl Store {
         add: Vec<TokenHash>,
         remove: Vec<TokenHash>,
     ) -> Result<CapabilityChange, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.change_capabilities(account, add, remove).await)
     }
 
     /// Whether `capability` is live for `account`; `false` also for an unknown account.
@@ -45,6 +45,6 @@ impl Store {
         account: &AccountId,
         capability: &TokenHash,
     ) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.capability_is_live(account, capability).await)
     }
 }

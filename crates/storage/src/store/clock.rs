@@ -32,6 +32,6 @@ impl Store {
         wall: Timestamp,
         elapsed: Duration,
     ) -> Result<ExpiryClock, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.advance_clock(wall, elapsed).await)
     }
 }

@@ -138,7 +138,7 @@ impl Store {
         admission: Admission,
         now: Timestamp,
     ) -> Result<Registration, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.register(list, device, admission, now).await)
     }
 
     /// Puts a list of a known account on behalf of `by`, in one transaction with all that follows
@@ -147,13 +147,8 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; nothing was changed, or see [`StoreError::Unavailable`].
-    pub async fn put_list(
-        &self,
-        list: DeviceList,
-        by: &DeviceId,
-        now: Timestamp,
-    ) -> Result<ListPut, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+    pub async fn put_list(&self, list: DeviceList, by: &DeviceId) -> Result<ListPut, StoreError> {
+        on_backend!(self, backend => backend.put_list(list, by).await)
     }
 
     /// The list of `account`.
@@ -162,7 +157,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn list(&self, account: &AccountId) -> Result<Option<StoredList>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.list(account).await)
     }
 
     /// The device that proves `key`, unless it is revoked.
@@ -171,7 +166,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn device_by_key(&self, key: &NoiseKey) -> Result<Option<Device>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.device_by_key(key).await)
     }
 
     /// The device with this id, unless it is revoked.
@@ -180,7 +175,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn device(&self, device: &DeviceId) -> Result<Option<Device>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.device(device).await)
     }
 
     /// The devices of `account`, in the order in which they were registered.
@@ -189,7 +184,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn account_devices(&self, account: &AccountId) -> Result<Vec<Device>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.account_devices(account).await)
     }
 
     /// At most `limit` devices whose id sorts after `after`, ascending, for listings.
@@ -202,7 +197,7 @@ impl Store {
         after: Option<&DeviceId>,
         limit: usize,
     ) -> Result<Vec<Device>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.devices(after, limit).await)
     }
 
     /// Revokes a device on the operator's word; returns it as it was, or `None` if there is none.
@@ -213,11 +208,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]; nothing was changed, or see [`StoreError::Unavailable`].
-    pub async fn revoke_device(
-        &self,
-        device: &DeviceId,
-        now: Timestamp,
-    ) -> Result<Option<Device>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+    pub async fn revoke_device(&self, device: &DeviceId) -> Result<Option<Device>, StoreError> {
+        on_backend!(self, backend => backend.revoke_device(device).await)
     }
 }

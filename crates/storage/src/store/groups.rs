@@ -119,7 +119,7 @@ pub struct Commit {
     pub entry: Bytes,
     /// Sealed GroupInfo of the new epoch.
     pub group_info: Bytes,
-    /// Entries added.
+    /// Entries added; none of them may be in the list ([`StoreError::Refused`]).
     pub add: Fanout,
     /// Entries removed; those not there have no effect.
     pub remove: Vec<Handle>,
@@ -210,7 +210,7 @@ impl Store {
         group: NewGroup,
         now: Timestamp,
     ) -> Result<GroupCreated, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.create_group(group, now).await)
     }
 
     /// The group as it is.
@@ -219,7 +219,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn group(&self, group: &GroupId) -> Result<Option<Group>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.group(group).await)
     }
 
     /// How far the group is, without its list.
@@ -228,7 +228,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn group_head(&self, group: &GroupId) -> Result<Option<GroupHead>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.group_head(group).await)
     }
 
     /// Applies a commit in one transaction if the head is `expect` (CCP-1 section 5.2).
@@ -241,8 +241,12 @@ impl Store {
     ///
     /// [`StoreError`]; nothing was changed, or see [`StoreError::Unavailable`]: the same call again
     /// gets [`CommitOutcome::Repeat`] if it was.
-    pub async fn commit(&self, commit: Commit, now: Timestamp) -> Result<CommitOutcome, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+    pub async fn commit(
+        &self,
+        commit: Commit,
+        now: Timestamp,
+    ) -> Result<CommitOutcome, StoreError> {
+        on_backend!(self, backend => backend.commit(commit, now).await)
     }
 
     /// Removes entries whose references are gone, in one transaction; `None` if there is no such
@@ -257,7 +261,7 @@ impl Store {
         handles: Vec<Handle>,
         now: Timestamp,
     ) -> Result<Option<GroupRemoval>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.remove_handles(group, handles, now).await)
     }
 
     /// The log from position `from` on: as many entries as fit `bytes_max`, at least one. `None` if
@@ -272,7 +276,7 @@ impl Store {
         from: u64,
         bytes_max: usize,
     ) -> Result<Option<LogPage>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.log_page(group, from, bytes_max).await)
     }
 
     /// The sealed GroupInfos kept, with their positions, newest first: as many as fit `bytes_max`,
@@ -286,7 +290,7 @@ impl Store {
         group: &GroupId,
         bytes_max: usize,
     ) -> Result<Vec<(u64, Bytes)>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.group_infos(group, bytes_max).await)
     }
 
     /// Deletes a group with everything in it; `false` if there is none. For the operator.
@@ -295,7 +299,7 @@ impl Store {
     ///
     /// [`StoreError`]; nothing was deleted, or see [`StoreError::Unavailable`].
     pub async fn delete_group(&self, group: &GroupId) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.delete_group(group).await)
     }
 
     /// One bounded step over the groups: deletes log entries older than [`Store::LOG_KEPT`] and
@@ -310,6 +314,6 @@ impl Store {
         clock: ExpiryClock,
         cursor: SweepCursor,
     ) -> Result<Option<SweepCursor>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.sweep_groups(clock, cursor).await)
     }
 }

@@ -43,7 +43,7 @@ impl Store {
         invite: NewInvite,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.create_invite(invite, now).await)
     }
 
     /// All invites, oldest first: also used up and expired ones until they are swept.
@@ -52,7 +52,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn invites(&self) -> Result<Vec<Invite>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.invites().await)
     }
 
     /// Removes an invite; `false` if there is none. Accounts that it opened stay.
@@ -61,7 +61,7 @@ impl Store {
     ///
     /// [`StoreError`]; nothing was removed, or see [`StoreError::Unavailable`].
     pub async fn revoke_invite(&self, hash: &TokenHash) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.revoke_invite(hash).await)
     }
 
     /// Whether `hash` names an invite that could open an account at `now`. A hint only:
@@ -75,6 +75,6 @@ impl Store {
         hash: &TokenHash,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.invite_is_live(hash, now).await)
     }
 }

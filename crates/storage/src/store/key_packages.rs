@@ -101,7 +101,7 @@ impl Store {
         packages: Vec<NewPackage>,
         now: Timestamp,
     ) -> Result<Published, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.publish_packages(device, packages, now).await)
     }
 
     /// What `device` has left at `now`.
@@ -114,7 +114,7 @@ impl Store {
         device: &DeviceId,
         now: Timestamp,
     ) -> Result<PackageCount, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.count_packages(device, now).await)
     }
 
     /// Takes one package per device; `None` for a wrong right or an unknown account alike.
@@ -131,6 +131,6 @@ impl Store {
         claim: Claim,
         now: Timestamp,
     ) -> Result<Option<Vec<ClaimedPackage>>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.claim_packages(claim, now).await)
     }
 }

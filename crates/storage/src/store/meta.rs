@@ -28,7 +28,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.meta(key).await)
     }
 
     /// Stores `value` under `key`, in place of an earlier one.
@@ -37,6 +37,6 @@ impl Store {
     ///
     /// [`StoreError`]; the value is the earlier one, or see [`StoreError::Unavailable`].
     pub async fn set_meta(&self, key: MetaKey, value: Bytes) -> Result<(), StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.set_meta(key, value).await)
     }
 }

@@ -253,7 +253,7 @@ impl Store {
         deliveries: Vec<Delivery>,
         now: Timestamp,
     ) -> Result<Vec<QueueSpooled>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.spool(deliveries, now).await)
     }
 
     /// The rows after `after`: as many as fit `bytes_max` (at least one) and `rows_max`. `None` if
@@ -270,7 +270,7 @@ impl Store {
         bytes_max: usize,
         rows_max: usize,
     ) -> Result<Option<Page>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.page(queue, after, bytes_max, rows_max).await)
     }
 
     /// Deletes exactly these rows; returns how many there were.
@@ -281,7 +281,7 @@ impl Store {
     ///
     /// [`StoreError`]; nothing was deleted, or see [`StoreError::Unavailable`].
     pub async fn delete_exact(&self, rows: Vec<RowId>) -> Result<u64, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.delete_exact(rows).await)
     }
 
     /// Deletes damaged rows and leaves a gap entry in each of their queues.
@@ -294,7 +294,7 @@ impl Store {
         rows: Vec<RowId>,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.replace_by_gap(rows, now).await)
     }
 
     /// How full `queue` is; `None` if it is revoked or was never here.
@@ -303,7 +303,7 @@ impl Store {
     ///
     /// [`StoreError`] if the store cannot be read.
     pub async fn queue_state(&self, queue: &QueueId) -> Result<Option<QueueState>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.queue_state(queue).await)
     }
 
     /// The last positions given out in many queues; `None` for those not here.
@@ -315,7 +315,7 @@ impl Store {
         &self,
         queues: Vec<QueueId>,
     ) -> Result<Vec<Option<QueuePosition>>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.queue_heads(queues).await)
     }
 
     /// What each of these references is worth, in order.
@@ -327,7 +327,7 @@ impl Store {
         &self,
         references: Vec<Reference>,
     ) -> Result<Vec<ReferenceState>, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.reference_states(references).await)
     }
 
     /// Leaves `group` for good on behalf of `queue`: stores the mark and drops the group's waiting
@@ -342,7 +342,7 @@ impl Store {
         group: &GroupId,
         now: Timestamp,
     ) -> Result<Left, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.leave_group(queue, group, now).await)
     }
 
     /// One bounded step of expiry: deletes entries older than `ttl` by the stored clock, leaving gap
@@ -358,6 +358,6 @@ impl Store {
         ttl: Duration,
         cursor: SweepCursor,
     ) -> Result<Expired, StoreError> {
-        on_backend!(self, backend => backend.pending().await)
+        on_backend!(self, backend => backend.expire_entries(clock, ttl, cursor).await)
     }
 }

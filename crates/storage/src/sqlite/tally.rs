@@ -1,0 +1,43 @@
+//! Counts what the store does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::store::Counters;
+
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    commits: AtomicU64,
+    rows: AtomicU64,
+    write_requests: AtomicU64,
+    reads: AtomicU64,
+    corrupt: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn count_commit(&self, rows: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_write_request(&self) {
+        self.write_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_corrupt(&self) {
+        self.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> Counters {
+        Counters {
+            commits: self.commits.load(Ordering::Relaxed),
+            rows: self.rows.load(Ordering::Relaxed),
+            write_requests: self.write_requests.load(Ordering::Relaxed),
+            reads: self.reads.load(Ordering::Relaxed),
+            corrupt: self.corrupt.load(Ordering::Relaxed),
+        }
+    }
+}
