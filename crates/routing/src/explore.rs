@@ -2,10 +2,13 @@
 //! events, faults included, can reach.
 
 pub(crate) mod bugs;
+mod commit_world;
+mod fanout_world;
 mod lane_events;
 mod lane_store;
 mod lane_tests;
 mod lane_world;
+mod ticket_world;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};

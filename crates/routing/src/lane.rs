@@ -333,16 +333,33 @@ impl<L> Lane<L> {
 
 #[cfg(test)]
 impl<L: std::hash::Hash> Lane<L> {
-    /// Everything that its behaviour depends on, times left out.
-    pub(crate) fn digest(&self, hasher: &mut impl std::hash::Hasher) {
+    /// Everything that its behaviour depends on: times left out, slots counted from the next one and
+    /// positions from the store's last, since nothing but their order and distance matters.
+    pub(crate) fn digest(&self, last: u64, hasher: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
 
-        (self.state, self.draining, self.spooling).hash(hasher);
+        std::mem::discriminant(&self.state).hash(hasher);
+        if let State::CatchUp(reader) | State::Live(reader) = self.state {
+            (reader.id, last.wrapping_sub(reader.cursor.get())).hash(hasher);
+            (reader.unread, reader.reading, reader.asleep).hash(hasher);
+            self.slot_age(reader.sent).hash(hasher);
+        }
+        (self.draining, self.spooling).hash(hasher);
         for slot in self.window.iter() {
-            (slot.id, slot.envelope.key, &slot.step).hash(hasher);
+            (self.slot_age(slot.id), slot.envelope.key).hash(hasher);
+            match &slot.step {
+                Step::Held { legs } => (0, legs).hash(hasher),
+                Step::Spooling { legs, acked } => (1, legs, acked).hash(hasher),
+                Step::Stored(position) => (2, last.wrapping_sub(position.get())).hash(hasher),
+            }
         }
         for key in self.keys.acked() {
             key.hash(hasher);
         }
+    }
+
+    /// How many slots ago this one was given out.
+    pub(crate) fn slot_age(&self, slot: SlotId) -> u64 {
+        self.window.age(slot)
     }
 }

@@ -78,6 +78,11 @@ impl Unacked {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &SentEntry> {
+        self.entries.iter().map(|(entry, _)| entry)
+    }
+
     /// How many frames wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -19,4 +19,10 @@ pub(crate) enum Bug {
     AckDuringSpooling,
     /// A commit's rows are inserted and the mailbox is not told.
     CommitWithoutPoke,
+    /// A ticket counts from nothing, without a leg that guards it while legs are added.
+    NoGuardLeg,
+    /// A MSG is fanned out with a cached list older than its position.
+    StaleFanoutCache,
+    /// A repeated bundle gets `Conflict`, and its author takes its own entry for another's.
+    OwnCommitInConflict,
 }

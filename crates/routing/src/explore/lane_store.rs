@@ -1,10 +1,12 @@
 //! The transactional store and the device of the lane's world.
 
+use std::hash::{Hash, Hasher};
+
 use bytes::Bytes;
 use commucat_proto::id::DedupeKey;
 
 use super::bugs::Bug;
-use crate::lane::{Envelope, Page, Position, Row};
+use crate::lane::{Envelope, Lane, Page, Place, Position, Row};
 use crate::unacked::Unacked;
 
 /// An item: what authors send and devices show.
@@ -35,10 +37,10 @@ pub(super) struct Insert {
 }
 
 /// One queue's rows.
-#[derive(Clone, Hash)]
+#[derive(Clone)]
 pub(super) struct Rows {
     pub(super) rows: Vec<(u64, Item)>,
-    last: u64,
+    pub(super) last: u64,
     pub(super) deletes: Vec<(u64, Item)>,
     bug: Option<Bug>,
 }
@@ -130,15 +132,27 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// Positions counted from the last.
+    pub(super) fn digest(&self, state: &mut impl Hasher) {
+        for list in [&self.rows, &self.deletes] {
+            list.len().hash(state);
+            for (position, item) in list {
+                (self.last - position, item).hash(state);
+            }
+        }
+    }
+}
+
 /// A page on its way to the session.
-#[derive(Clone, Hash)]
+#[derive(Clone)]
 pub(super) enum Read {
     Asked(Position),
     Found(Position, Vec<(Position, Item)>, bool, Position),
 }
 
 /// One connection of the device, both ends.
-#[derive(Clone, Hash)]
+#[derive(Clone)]
 pub(super) struct Connection {
     pub(super) attachment: u64,
     pub(super) unacked: Unacked,
@@ -163,6 +177,32 @@ impl Connection {
             acked: 0,
             read: None,
             runnable: true,
+        }
+    }
+}
+
+impl Connection {
+    /// Positions, slots and sequences counted from the latest ones.
+    pub(super) fn digest(&self, last: u64, lane: Option<&Lane<u8>>, state: &mut impl Hasher) {
+        (self.attachment, &self.down, self.runnable).hash(state);
+        (self.received - self.acked, self.unacked.len()).hash(state);
+        for entry in self.unacked.iter() {
+            let place = match (entry.place, lane) {
+                (Place::Row(position), _) => (0, last - position.get()),
+                (Place::Window(slot), Some(lane)) => (1, lane.slot_age(slot)),
+                (Place::Window(_), None) => (2, 0),
+            };
+            (place, entry.key).hash(state);
+        }
+        match &self.read {
+            None => 0.hash(state),
+            Some(Read::Asked(after)) => (1, last - after.get()).hash(state),
+            Some(Read::Found(after, rows, more, head)) => {
+                (2, last - after.get(), rows.len(), more, last - head.get()).hash(state);
+                for (position, item) in rows {
+                    (last - position.get(), item).hash(state);
+                }
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Plan {
 /// Items from here on are commits.
 pub(super) const COMMITS: Item = 100;
 
-#[derive(Clone, Hash)]
+#[derive(Clone)]
 pub(super) struct Author {
     pub(super) items: &'static [Item],
     /// Of `items`, those acknowledged to the author.
@@ -41,7 +41,7 @@ pub(super) struct Author {
     pub(super) channel: u8,
 }
 
-#[derive(Clone, Hash)]
+#[derive(Clone)]
 pub(super) struct Custody {
     ticket: Ticket,
     leg: Leg,
@@ -51,7 +51,7 @@ pub(super) struct Custody {
 }
 
 /// A commit's transaction and what follows it.
-#[derive(Clone, Hash)]
+#[derive(Clone)]
 pub(super) struct HubCommit {
     pub(super) insert: Insert,
     pub(super) committed: bool,
@@ -86,24 +86,36 @@ impl Hash for LaneWorld {
         let plan = self.plan;
         (plan.crashes, plan.device_breaks, plan.author_breaks).hash(state);
         (plan.store_faults, plan.expiries).hash(state);
-        (
-            &self.authors,
-            &self.legs,
-            &self.rows,
-            &self.spool,
-            &self.hub,
-        )
-            .hash(state);
-        (
-            &self.log,
-            &self.outside,
-            &self.shown,
-            &self.connection,
-            &self.old,
-        )
-            .hash(state);
-        match &self.lane {
-            Some(lane) => lane.digest(state),
+        for author in &self.authors {
+            (&author.acked, &author.sent, &author.answers).hash(state);
+        }
+        for (id, custody) in &self.legs {
+            let is_present = self.authors[custody.author].channel == custody.channel;
+            (id, custody.author, custody.item, is_present).hash(state);
+            (&custody.ticket, &custody.leg).hash(state);
+        }
+        if let Some(hub) = &self.hub {
+            let is_present = self.authors[hub.author].channel == hub.channel;
+            (&hub.insert, hub.committed, hub.item, is_present).hash(state);
+        }
+        (&self.spool, &self.log, &self.outside, &self.shown).hash(state);
+        self.rows.digest(state);
+        let (last, lane) = (self.rows.last, self.lane.as_ref());
+        for connection in [&self.connection, &self.old] {
+            match connection {
+                Some(connection) => connection.digest(last, lane, state),
+                None => 0_u8.hash(state),
+            }
+        }
+        if plan.bug == Some(Bug::BareSequence) {
+            self.connection
+                .as_ref()
+                .map(|present| present.unacked.last_sent())
+                .hash(state);
+            self.old.as_ref().map(|old| old.received).hash(state);
+        }
+        match lane {
+            Some(lane) => lane.digest(last, state),
             None => 0_u8.hash(state),
         }
     }

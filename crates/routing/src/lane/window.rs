@@ -217,6 +217,11 @@ impl<L> Window<L> {
     }
 
     #[cfg(test)]
+    pub(super) const fn age(&self, id: SlotId) -> u64 {
+        self.next.0.wrapping_sub(id.0)
+    }
+
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot<L>> {
         self.slots.iter()
     }
