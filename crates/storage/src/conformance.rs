@@ -20,6 +20,7 @@ pub(crate) mod expiry;
 pub(crate) mod groups;
 pub(crate) mod invites;
 pub(crate) mod key_packages;
+pub(crate) mod log;
 pub(crate) mod queue_limits;
 pub(crate) mod queues;
 

@@ -151,8 +151,8 @@ pub(crate) async fn damaged_rows_can_be_replaced_by_a_gap_entry(store: &Store) {
 /// A queue with all 40 entries, of many groups.
 async fn filled(store: &Store) -> QueueId {
     let queue = queue(store, 1).await;
-    let entries: Vec<_> = (0..40)
-        .map(|number| message((number / 10) as u8, number, 4))
+    let entries: Vec<_> = (0..40_u8)
+        .map(|number| message(number / 10, u32::from(number), 4))
         .collect();
     let outcomes = spool(store, queue, &entries).await;
     assert!(

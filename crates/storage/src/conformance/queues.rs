@@ -20,7 +20,7 @@ pub(crate) async fn positions_ascend_and_pages_keep_the_order(store: &Store) {
 pub(crate) async fn a_repeat_is_known_by_its_key(store: &Store) {
     let queue = queue(store, 1).await;
     let first = message(1, 1, 10);
-    spool(store, queue, &[first.clone()]).await;
+    spool(store, queue, std::slice::from_ref(&first)).await;
 
     let outcomes = spool(store, queue, &[message(1, 2, 10), first.clone(), first]).await;
 
@@ -309,10 +309,11 @@ pub(crate) async fn references_to_revoked_queues_are_gone_and_others_unknown(sto
 pub(crate) async fn concurrent_spools_lose_nothing(store: &Store) {
     let queue = queue(store, 1).await;
     let mut spools = tokio::task::JoinSet::new();
-    for number in 0..30 {
+    for number in 0..30_u8 {
         let store = store.clone();
-        spools
-            .spawn(async move { spool(&store, queue, &[message(number as u8, number, 9)]).await });
+        spools.spawn(async move {
+            spool(&store, queue, &[message(number, u32::from(number), 9)]).await
+        });
     }
 
     let outcomes = spools.join_all().await;

@@ -60,9 +60,6 @@ run_conformance!(super::fresh:
         removal_raises_the_revision_only_if_somebody_left
         an_empty_list_closes_the_group
         a_closed_group_still_answers_the_commit_that_closed_it
-        closed_groups_and_old_entries_are_swept
-        log_pages_are_bounded_and_go_on
-        group_infos_of_the_last_entries_are_kept
         of_concurrent_commits_one_wins
         an_impossible_commit_leaves_nothing_behind
         a_deleted_group_is_gone
@@ -83,6 +80,11 @@ run_conformance!(super::fresh:
         ended_packages_are_not_handed_out
         a_capability_is_needed_and_wrong_ones_look_like_unknown_accounts
         beyond_the_daily_budget_the_last_resort_is_handed_out
+    }
+    log {
+        closed_groups_and_old_entries_are_swept
+        log_pages_are_bounded_and_go_on
+        group_infos_of_the_last_entries_are_kept
     }
     queue_limits {
         a_group_uses_at_most_a_quarter_of_the_entries
