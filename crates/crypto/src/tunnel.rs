@@ -7,19 +7,13 @@ use std::fmt;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::BytesMut;
+use commucat_proto::limits::{
+    RECORD_CIPHERTEXT_MIN, RECORD_PLAINTEXT_MAX, RECORDS_PER_KEY, SIZE_CLASSES,
+};
 use zeroize::{Zeroize, Zeroizing};
-
-/// Longest plaintext of one record.
-pub const PLAINTEXT_BYTES_MAX: usize = 65_519;
 
 /// What a record adds to its plaintext: length and tag.
 pub const OVERHEAD: usize = LENGTH_BYTES + TAG_BYTES;
-
-/// Plaintext lengths to which PADDING may fill a record.
-pub const SIZE_CLASSES: [usize; 5] = [256, 1_024, 4_096, 16_384, PLAINTEXT_BYTES_MAX];
-
-/// Records under one key; the next one is the first under the rekeyed key.
-const RECORDS_PER_KEY: u64 = 65_536;
 
 /// The smallest PADDING frame: length, type, channel, sequence and payload length of a byte each.
 const PADDING_FRAME_BYTES_MIN: usize = 5;
@@ -80,7 +74,7 @@ impl Sealer {
     /// [`SealError::Exhausted`]; records appended so far stay.
     pub fn seal_all(&mut self, plaintext: &[u8], out: &mut BytesMut) -> Result<(), SealError> {
         plaintext
-            .chunks(PLAINTEXT_BYTES_MAX)
+            .chunks(RECORD_PLAINTEXT_MAX)
             .try_for_each(|part| self.seal(part, out))
     }
 
@@ -131,7 +125,7 @@ impl Record<'_> {
     /// Bytes that still fit.
     #[must_use]
     pub fn remaining(&self) -> usize {
-        PLAINTEXT_BYTES_MAX - self.len()
+        RECORD_PLAINTEXT_MAX - self.len()
     }
 
     /// Bytes of PADDING frames that fill the record to its size class; see [`missing_to_class`].
@@ -292,7 +286,7 @@ fn record_length(bytes: &[u8]) -> Result<Option<usize>, OpenError> {
         return Ok(None);
     };
     let len = usize::from(u16::from_be_bytes(*head));
-    if len > TAG_BYTES {
+    if len >= RECORD_CIPHERTEXT_MIN {
         Ok(Some(len))
     } else {
         Err(OpenError)

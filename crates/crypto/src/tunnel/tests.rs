@@ -138,16 +138,16 @@ fn a_record_length_below_17_is_refused_as_soon_as_it_arrived() {
 fn the_longest_plaintext_fits_and_one_byte_more_does_not() {
     let (mut sealer, mut opener) = pair();
     let (mut sealed, mut opened) = (BytesMut::new(), BytesMut::new());
-    let longest = vec![1; PLAINTEXT_BYTES_MAX];
+    let longest = vec![1; RECORD_PLAINTEXT_MAX];
 
     sealer.seal(&longest, &mut sealed).unwrap();
 
     assert_eq!(sealed.len(), 2 + 65_535);
-    let too_long = sealer.seal(&[0; PLAINTEXT_BYTES_MAX + 1], &mut sealed);
+    let too_long = sealer.seal(&[0; RECORD_PLAINTEXT_MAX + 1], &mut sealed);
     assert_eq!(
         too_long,
         Err(SealError::TooLong {
-            len: PLAINTEXT_BYTES_MAX + 1
+            len: RECORD_PLAINTEXT_MAX + 1
         })
     );
     assert_eq!(sealed.len(), 2 + 65_535, "what was there stays as it was");
@@ -201,9 +201,9 @@ fn padding_reaches_a_size_class_and_is_never_shorter_than_a_frame() {
     assert_eq!(missing_to_class(256), 0);
     assert_eq!(missing_to_class(251), 5);
     assert_eq!(missing_to_class(252), 1_024 - 252);
-    assert_eq!(missing_to_class(16_385), PLAINTEXT_BYTES_MAX - 16_385);
-    assert_eq!(missing_to_class(PLAINTEXT_BYTES_MAX - 4), 0);
-    assert_eq!(missing_to_class(PLAINTEXT_BYTES_MAX), 0);
+    assert_eq!(missing_to_class(16_385), RECORD_PLAINTEXT_MAX - 16_385);
+    assert_eq!(missing_to_class(RECORD_PLAINTEXT_MAX - 4), 0);
+    assert_eq!(missing_to_class(RECORD_PLAINTEXT_MAX), 0);
 }
 
 #[test]
