@@ -135,6 +135,10 @@ bytes_id! {
     TokenHash, 32, "token hash"
 }
 bytes_id! {
+    /// The public half of a group's join key (Ed25519, CCP-1 section 5.4).
+    JoinKey, 32, "join key"
+}
+bytes_id! {
     /// Names one claim of key packages, so that a repeat gets the same packages (CCP-1 section 6).
     ClaimId, 16, "claim id"
 }
@@ -160,9 +164,10 @@ impl Token {
     ///
     /// [`IdError::Length`] unless `raw` has exactly 16 bytes.
     pub fn parse(raw: &[u8]) -> Result<Self, IdError> {
-        raw.try_into()
-            .map(Self)
-            .map_err(|_| IdError::Length { what: "token", len: raw.len() })
+        raw.try_into().map(Self).map_err(|_| IdError::Length {
+            what: "token",
+            len: raw.len(),
+        })
     }
 
     /// The bytes for the wire or a link. Not for logs.
@@ -182,6 +187,58 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }
+}
+
+/// Declares a secret of 32 bytes that stands in a join link and that nothing ever shows.
+macro_rules! link_secret {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Eq, PartialEq)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Length in bytes.
+            pub const LEN: usize = 32;
+
+            /// Wraps exactly the bytes given.
+            #[must_use]
+            pub const fn new(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// Parses a secret received from outside.
+            ///
+            /// # Errors
+            ///
+            /// [`IdError::Length`] unless `raw` has exactly 32 bytes.
+            pub fn parse(raw: &[u8]) -> Result<Self, IdError> {
+                raw.try_into()
+                    .map(Self)
+                    .map_err(|_| IdError::Length { what: $what, len: raw.len() })
+            }
+
+            /// The bytes for a link or a cipher. Not for logs.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(..)"))
+            }
+        }
+    };
+}
+
+link_secret! {
+    /// The seed of a group's join key, as a join link carries it (CCP-1 section 5.4).
+    JoinSeed, "join key seed"
+}
+link_secret! {
+    /// The key that a group's GroupInfo is sealed under (CCP-1 section 5.4).
+    GroupKey, "group key"
 }
 
 impl DedupeKey {
@@ -219,7 +276,9 @@ pub fn from_base32(text: &str) -> Option<Vec<u8>> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;
     }
-    BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok()
+    BASE32_NOPAD
+        .decode(text.to_ascii_uppercase().as_bytes())
+        .ok()
 }
 
 fn first_bytes<const N: usize>(hash: &[u8; 32]) -> [u8; N] {
@@ -308,7 +367,10 @@ fn check_device(raw: &str) -> Result<(), IdError> {
 
 fn check_account(raw: &str) -> Result<(), IdError> {
     if raw.len() != 32 {
-        return Err(IdError::Length { what: "account id", len: raw.len() });
+        return Err(IdError::Length {
+            what: "account id",
+            len: raw.len(),
+        });
     }
     match from_base32(raw) {
         Some(_) => Ok(()),
@@ -332,23 +394,38 @@ fn check_domain(raw: &str) -> Result<(), IdError> {
     if !port_is_good {
         return Err(refuse());
     }
-    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.parse::<std::net::Ipv6Addr>().map(drop).map_err(|_| refuse());
+    if let Some(inner) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        return inner
+            .parse::<std::net::Ipv6Addr>()
+            .map(drop)
+            .map_err(|_| refuse());
     }
     let label_is_good = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            && label
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
-    if host.split('.').all(label_is_good) { Ok(()) } else { Err(refuse()) }
+    if host.split('.').all(label_is_good) {
+        Ok(())
+    } else {
+        Err(refuse())
+    }
 }
 
 fn check_length(what: &'static str, raw: &str, max: usize) -> Result<(), IdError> {
     if (1..=max).contains(&raw.len()) {
         return Ok(());
     }
-    Err(IdError::Length { what, len: raw.len() })
+    Err(IdError::Length {
+        what,
+        len: raw.len(),
+    })
 }
 
 #[cfg(test)]
@@ -367,10 +444,27 @@ mod tests {
 
     #[test]
     fn domains_are_lower_case_names_or_addresses_with_an_optional_port() {
-        for good in ["localhost", "chat.example.org:8443", "127.0.0.1", "[::1]:8443", "::1"] {
+        for good in [
+            "localhost",
+            "chat.example.org:8443",
+            "127.0.0.1",
+            "[::1]:8443",
+            "::1",
+        ] {
             assert!(Domain::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "Chat.example", "a..b", "-a.b", "a_b", "a:0", "a:99999", "a:+1", "[::1", "a/b"] {
+        for bad in [
+            "",
+            "Chat.example",
+            "a..b",
+            "-a.b",
+            "a_b",
+            "a:0",
+            "a:99999",
+            "a:+1",
+            "[::1",
+            "a/b",
+        ] {
             assert!(Domain::parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,4 +1,13 @@
 //! CCP-1 values and bytes: frames, control payloads, limits; no I/O, no clock.
 
+pub mod decoder;
+pub mod encoder;
+pub mod error;
+pub mod frame;
 pub mod id;
+pub mod identity;
+pub mod limits;
+pub mod signed;
 pub mod time;
+pub mod version;
+pub mod wire;
