@@ -19,20 +19,14 @@ impl Cbor for Presence {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CborError> {
-        let mut state = None;
+        let mut active = None;
         from.map(|key, from| {
             match key {
-                0 => {
-                    state = Some(if from.bit()? {
-                        Self::Active
-                    } else {
-                        Self::Idle
-                    })
-                }
+                0 => active = Some(from.bit()?),
                 _ => from.skip()?,
             }
             Ok(())
         })?;
-        required(state, 0)
+        Ok(if required(active, 0)? { Self::Active } else { Self::Idle })
     }
 }
