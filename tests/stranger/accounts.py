@@ -1,4 +1,4 @@
-"""What a client keeps: server, account, device, membership (PROTOCOL.md 5.6, 9.1, 10)."""
+"""What a client keeps: server, account, device, membership (PROTOCOL.md 3.6, 5.0, 6)."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The three carriers of PROTOCOL.md 2.2, each a stream of bytes in both directions."""
+"""The three carriers of PROTOCOL.md 1.2, each a stream of bytes in both directions."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ class TlsSocket:
 
     def __init__(self, host, port, alpn, max_version=ssl.TLSVersion.TLSv1_3):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The domain key of the invite authenticates the server (PROTOCOL.md 2.1).
+        # The domain key of the invite authenticates the server (PROTOCOL.md 1.1).
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.maximum_version = max_version

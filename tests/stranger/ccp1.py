@@ -451,5 +451,5 @@ def split_message(frame):
 
 
 def entry_id(bundle_body):
-    """The message id of the entry that a bundle makes (section 9.4)."""
+    """The message id of the entry that a bundle makes (section 5.2)."""
     return hash32(bundle_body)[:16]

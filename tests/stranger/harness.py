@@ -222,7 +222,7 @@ SEEN = set()
 
 
 def check_error(error):
-    """Type, title and status belong together (section 13)."""
+    """Type, title and status belong together (section 7)."""
     SEEN.add(error.title)
     assert STATUS[error.title] == error.status
     kebab = error.title.lower().replace(" ", "-")

@@ -1,4 +1,4 @@
-"""The client against the vectors of PROTOCOL.md section 15 and against the rules of section 3."""
+"""The client against the vectors of PROTOCOL.md section 11 and against the rules of section 2."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Carriers, TLS and the other HTTP resources (PROTOCOL.md 2 and 5.6)."""
+"""Carriers, TLS and the other HTTP resources (PROTOCOL.md 1 and 3.6)."""
 
 import os
 import ssl

@@ -1,4 +1,4 @@
-"""What ends a connection, and control payloads that are refused (PROTOCOL.md 3, 4, 13)."""
+"""What ends a connection, and control payloads that are refused (PROTOCOL.md 2 and 7)."""
 
 import os
 

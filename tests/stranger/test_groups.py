@@ -1,4 +1,4 @@
-"""Groups: creating, committing, races, FETCH, join links, leaving (PROTOCOL.md 9)."""
+"""Groups: creating, committing, races, FETCH, join links, leaving (PROTOCOL.md 5)."""
 
 import os
 import time

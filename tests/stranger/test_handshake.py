@@ -1,4 +1,4 @@
-"""Registration and handshakes: XK, IK, refusals (PROTOCOL.md 5 and 10.5)."""
+"""Registration and handshakes: XK, IK, refusals (PROTOCOL.md 3)."""
 
 import json
 import os

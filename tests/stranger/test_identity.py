@@ -1,4 +1,4 @@
-"""Key packages, capabilities, device lists, revocation (PROTOCOL.md 10)."""
+"""Key packages, capabilities, device lists, revocation (PROTOCOL.md 6)."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""FETCH, JOIN, LEAVE and join links (PROTOCOL.md 9.5 to 9.9)."""
+"""FETCH, JOIN, LEAVE and join links (PROTOCOL.md 5.3 to 5.7)."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Messages and custody: ACK, redelivery, order, TYPING (PROTOCOL.md 7 and 8)."""
+"""Messages and custody: ACK, redelivery, order, TYPING (PROTOCOL.md 4)."""
 
 import time
 

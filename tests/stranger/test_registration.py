@@ -1,4 +1,4 @@
-"""Registration of accounts and devices (PROTOCOL.md 5.3 and 10.5)."""
+"""Registration of accounts and devices (PROTOCOL.md 3.3 and 6.5)."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Sealed records across the change of keys at record 65,536 (PROTOCOL.md 6.2)."""
+"""Sealed records across the change of keys at record 65,536 (PROTOCOL.md 3.8)."""
 
 import pytest
 

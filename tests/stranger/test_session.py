@@ -1,4 +1,4 @@
-"""Sessions: TYPING, PRESENCE, keep-alive, limits of queues, fork tags (PROTOCOL.md 7 to 9)."""
+"""Sessions: TYPING, PRESENCE, keep-alive, limits of queues, fork tags (PROTOCOL.md 3 to 5)."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The Noise handshake and sealed records (PROTOCOL.md 5 and 6)."""
+"""The Noise handshake and sealed records (PROTOCOL.md 3)."""
 
 import json
 
@@ -63,7 +63,7 @@ def json_frame(kind, sequence, message):
 
 
 class Cipher:
-    """One direction: a key, a record number, and the rekey rule of section 6.2."""
+    """One direction: a key, a record number, and the rekey rule of section 3.8."""
 
     def __init__(self, key, number=0):
         self.key = key

@@ -1,4 +1,4 @@
-"""Bytes of CCP-1: varints, frames, CBOR, signed statements, ids, links (PROTOCOL.md 3, 4, 10)."""
+"""Bytes of CCP-1: varints, frames, CBOR, signed statements, ids, links (PROTOCOL.md 2, 4, 6)."""
 
 import base64
 import re
@@ -30,7 +30,7 @@ class ProtocolError(Exception):
     """The server broke the protocol."""
 
 
-# --- Varints and frames (section 3) ---
+# --- Varints and frames (section 2) ---
 
 
 def varint(number):
@@ -114,7 +114,7 @@ class FrameReader:
         return Frame(body[0], channel, sequence, body[at:])
 
 
-# --- CBOR (section 4.1) ---
+# --- CBOR (section 2.4) ---
 
 
 def cbor(value):
@@ -143,7 +143,7 @@ def unbase32(text):
     return base64.b32decode(text.upper() + "=" * (-len(text) % 8))
 
 
-# --- Signed statements (section 4.3) ---
+# --- Signed statements (section 2.6) ---
 
 
 def ed25519_public(seed):
@@ -174,7 +174,7 @@ def verify(public, purpose, signed):
     return uncbor(body)
 
 
-# --- Ids and links (section 10) ---
+# --- Ids and links (section 6) ---
 
 
 def device_id(noise_public):
@@ -215,7 +215,7 @@ def parse_invite(link):
 
 
 def read_server_keys(document, domain, domain_key):
-    """Follows section 5.6: returns the body of the latest statement, or raises."""
+    """Follows section 3.6: returns the body of the latest statement, or raises."""
     if document["domain"] != domain:
         raise ProtocolError("the server has another domain")
     current = domain_key
