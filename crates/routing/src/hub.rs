@@ -8,6 +8,8 @@ mod alarm;
 mod commit;
 mod group;
 mod rate;
+#[cfg(test)]
+mod tests;
 
 pub use self::alarm::{Alarm, Fork, TAG_CONFLICT_HELD, Tag};
 pub use self::commit::{

@@ -12,6 +12,8 @@ mod attach;
 mod entry;
 mod keys;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::time::{Duration, Instant};

@@ -130,13 +130,11 @@ pub fn commit(
     if group.closed {
         return Err(Refusal::NotFound);
     }
-    match signer {
-        Signer::Member => check_member(group, proposal)?,
-        Signer::Joiner(key) => check_joiner(group, proposal, key)?,
-    }
+    check_author(group, proposal, signer)?;
     if proposal.expect != group.head {
         return Err(Refusal::Conflict { head: group.head });
     }
+    check_rights(group, proposal, signer)?;
     let after = apply(group, proposal, position)?;
     let recipients = recipients(group, proposal)?;
     Ok(Committed::Apply(Box::new(Change {
@@ -146,47 +144,57 @@ pub fn commit(
     })))
 }
 
-fn check_member(group: &Group, proposal: &Proposal<'_>) -> Result<(), Refusal> {
-    let author = group.authorise(Author {
-        handle: proposal.author,
-        sealed_ref: proposal.sealed_ref,
-        origin: proposal.origin,
-    })?;
-    if author.admin {
-        return Ok(());
-    }
-    let steps_out = !proposal.remove.is_empty()
-        || !proposal.admins.is_empty()
-        || proposal.join_key != JoinKeyChange::Keep
-        || proposal.close
-        || proposal.add.iter().any(|entry| entry.admin);
-    if steps_out {
-        Err(Refusal::Forbidden("only an admin's commit may do this"))
-    } else {
-        Ok(())
+/// Strangers learn nothing, not even the head.
+fn check_author(group: &Group, proposal: &Proposal<'_>, signer: Signer) -> Result<(), Refusal> {
+    match signer {
+        Signer::Member => {
+            let author = Author {
+                handle: proposal.author,
+                sealed_ref: proposal.sealed_ref,
+                origin: proposal.origin,
+            };
+            group.authorise(author).map(|_| ())
+        }
+        Signer::Joiner(key) => {
+            let is_new = group.entry(proposal.author).is_none();
+            if is_new && group.join_key == Some(key) {
+                Ok(())
+            } else {
+                Err(Refusal::NotFound)
+            }
+        }
     }
 }
 
-fn check_joiner(group: &Group, proposal: &Proposal<'_>, key: JoinKey) -> Result<(), Refusal> {
-    if group.join_key != Some(key) || group.entry(proposal.author).is_some() {
-        return Err(Refusal::NotFound);
-    }
-    let adds_itself_only = matches!(proposal.add, [entry]
-        if entry.handle == *proposal.author
-            && entry.domain == *proposal.origin
-            && entry.sealed_ref == *proposal.sealed_ref
-            && !entry.admin);
-    let does_more = !proposal.remove.is_empty()
+fn check_rights(group: &Group, proposal: &Proposal<'_>, signer: Signer) -> Result<(), Refusal> {
+    let changes_more = !proposal.remove.is_empty()
         || !proposal.admins.is_empty()
-        || !proposal.welcomes.is_empty()
         || proposal.join_key != JoinKeyChange::Keep
         || proposal.close;
-    if adds_itself_only && !does_more {
-        return Ok(());
+    match signer {
+        Signer::Member => {
+            let is_admin = group
+                .entry(proposal.author)
+                .is_some_and(|entry| entry.admin);
+            let makes_admins = proposal.add.iter().any(|entry| entry.admin);
+            if !is_admin && (changes_more || makes_admins) {
+                return Err(Refusal::Forbidden("only an admin's commit may do this"));
+            }
+        }
+        Signer::Joiner(_) => {
+            let adds_itself_only = matches!(proposal.add, [entry]
+                if entry.handle == *proposal.author
+                    && entry.domain == *proposal.origin
+                    && entry.sealed_ref == *proposal.sealed_ref
+                    && !entry.admin);
+            if !adds_itself_only || changes_more || !proposal.welcomes.is_empty() {
+                return Err(Refusal::Forbidden(
+                    "a join commit adds its author and nothing else",
+                ));
+            }
+        }
     }
-    Err(Refusal::Forbidden(
-        "a join commit adds its author and nothing else",
-    ))
+    Ok(())
 }
 
 fn apply(group: &Group, proposal: &Proposal<'_>, position: u64) -> Result<Group, Refusal> {
