@@ -120,7 +120,7 @@ def test_a_group_that_is_not_yours_looks_like_one_that_does_not_exist(server, gr
     )
     refused("Not Found", mallory.fetch, borrowed)
     refused(
-        "Not Found",
+        "Invalid Control Payload",
         mallory.request,
         FETCH,
         {0: alice.member.group_id, 1: server.info.domain, 4: 1, 5: 1},
