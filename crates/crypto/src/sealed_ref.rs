@@ -207,4 +207,33 @@ mod tests {
             .filter(|(a, b)| a == b);
         assert!(same.count() < 16);
     }
+
+    #[test]
+    fn the_reference_in_the_protocol_text_opens() {
+        let text = include_str!("../tests/vectors/protocol.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let unhex = |value: &serde_json::Value| {
+            data_encoding::HEXLOWER
+                .decode(value.as_str().unwrap().as_bytes())
+                .unwrap()
+        };
+        let vector = &vectors["sealed reference"];
+        let key = Secret::from_slice(&unhex(&vector["server's key"])).unwrap();
+        let group = GroupId::new(std::array::from_fn(|index| u8::try_from(index).unwrap()));
+        let hub = Domain::parse("chat.example.org").unwrap();
+
+        let reference = SealedRef::parse(&unhex(&vector["sealed_ref"])).unwrap();
+        let opened = RefKeys::new(1, &key)
+            .open(&reference, &group, &hub)
+            .unwrap();
+
+        assert_eq!(
+            opened.queue.as_bytes().as_slice(),
+            unhex(&vector["queue id"])
+        );
+        assert_eq!(
+            opened.issued.as_millis(),
+            vector["issued"].as_u64().unwrap()
+        );
+    }
 }

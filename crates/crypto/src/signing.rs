@@ -299,4 +299,28 @@ mod tests {
     fn debug_of_a_key_does_not_show_it() {
         assert_eq!(format!("{:?}", key()), "SigningKey(..)");
     }
+
+    #[test]
+    fn the_signature_of_a_commit_is_the_one_in_the_protocol_text() {
+        let text = include_str!("../tests/vectors/protocol.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let text_of = |name: &str| vectors["bundle"][name].as_str().unwrap();
+        let unhex = |name| {
+            data_encoding::HEXLOWER
+                .decode(text_of(name).as_bytes())
+                .unwrap()
+        };
+        let handle = SigningKey::from_seed(&Secret::from_slice(&unhex("handle seed")).unwrap());
+
+        let signed = handle.sign(Purpose::Commit, unhex("body"));
+
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&handle.public()),
+            text_of("handle")
+        );
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&signed.signature),
+            text_of("signature")
+        );
+    }
 }

@@ -3,8 +3,11 @@
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
-use super::*;
 use bytes::BytesMut;
+
+use super::*;
+
+mod protocol;
 
 #[derive(Deserialize)]
 struct File {
