@@ -171,13 +171,7 @@ class Session:
                     with self.changed:
                         self._take(frame)
                         self.changed.notify_all()
-                try:
-                    raw = self.carrier.read(1)
-                except TimeoutError:
-                    raw = b"" if self.closed else None
-                    if raw is None:
-                        raw = b""
-                        continue
+                raw = self._more()
                 if not raw:
                     break
         except Exception as error:  # noqa: BLE001 - shown to whoever waits
@@ -185,6 +179,15 @@ class Session:
         with self.changed:
             self.closed = self.closed or Disconnected(self.fatal)
             self.changed.notify_all()
+
+    def _more(self):
+        """The next bytes; b"" at the end."""
+        while self.closed is None:
+            try:
+                return self.carrier.read(1)
+            except TimeoutError:
+                pass
+        return b""
 
     def _take(self, frame):
         self._check_number(frame)
