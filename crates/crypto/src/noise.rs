@@ -3,6 +3,32 @@
 //!
 //! Each side of each pattern is a value that the next message consumes, so no step can be left out
 //! or repeated. Both end as [`Established`]: the key that the other side *proved*, and the tunnel.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use commucat_crypto::noise::{StaticKey, XkInitiator, XkResponder};
+//! use commucat_proto::id::Domain;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let domain = Domain::parse("chat.example.org")?;
+//! let (device, server) = (StaticKey::generate(), StaticKey::generate());
+//!
+//! let (initiator, hello) = XkInitiator::start(&domain, &device, server.public())?;
+//! let (responder, answer) = XkResponder::answer(&domain, &server, &hello)?;
+//! let (here, auth) = initiator.finish(&answer, b"identification")?;
+//! let (there, identification) = responder.finish(&auth)?;
+//! assert_eq!(there.remote_key(), device.public());
+//! assert_eq!(identification, b"identification");
+//!
+//! let (mut sealer, _) = here.into_tunnel();
+//! let (_, mut opener) = there.into_tunnel();
+//! let (mut wire, mut plaintext) = (BytesMut::new(), BytesMut::new());
+//! sealer.seal(b"frames", &mut wire)?;
+//! opener.open(&wire, &mut plaintext)?;
+//! assert_eq!(&plaintext[..], b"frames");
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fmt;
 
