@@ -5,6 +5,7 @@ pub(crate) mod bugs;
 mod commit_world;
 mod fanout_world;
 mod lane_events;
+mod lane_steps;
 mod lane_store;
 mod lane_tests;
 mod lane_world;

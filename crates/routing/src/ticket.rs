@@ -154,7 +154,6 @@ enum Rank {
 
 impl Ticket {
     /// A ticket with its guard leg.
-    #[must_use]
     pub fn new() -> (Self, Leg) {
         (
             Self {
@@ -181,6 +180,10 @@ impl Ticket {
 
     /// Ends a leg; a verdict when it was the last one and the ticket is still open.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a leg ends once, so it is used up"
+    )]
     pub fn settle(&mut self, leg: Leg, outcome: Outcome) -> Option<Verdict> {
         let Leg { recipient } = leg;
         self.open = self.open.saturating_sub(1);

@@ -29,7 +29,7 @@ fn holds(name: &str, plan: Plan) {
     let report = run(plan);
     eprintln!("{name}: {} states", report.states);
     if let Some((what, events)) = report.broken {
-        assert!(false, "{name}: {what}\n  {}", events.join("\n  "));
+        panic!("{name}: {what}\n  {}", events.join("\n  "));
     }
 }
 
@@ -41,8 +41,7 @@ fn finds(bug: Bug, plan: Plan) {
         ..plan
     });
     let Some((what, events)) = report.broken else {
-        assert!(false, "{bug:?} is not found in {} states", report.states);
-        return;
+        panic!("{bug:?} is not found in {} states", report.states);
     };
     eprintln!(
         "{bug:?}: {what} after {} events, {} states",

@@ -270,7 +270,7 @@ impl LaneWorld {
             return Err(format!("{item} is resolved before {}", older.item));
         }
         let verdict = custody.ticket.settle(custody.leg.clone(), outcome);
-        self.answer(&custody, verdict);
+        self.answer(&custody, verdict.as_ref());
         Ok(())
     }
 
@@ -281,10 +281,10 @@ impl LaneWorld {
         };
         let verdict = custody.ticket.expire();
         let custody = custody.clone();
-        self.answer(&custody, verdict);
+        self.answer(&custody, verdict.as_ref());
     }
 
-    fn answer(&mut self, custody: &Custody, verdict: Option<Verdict>) {
+    fn answer(&mut self, custody: &Custody, verdict: Option<&Verdict>) {
         let author = &mut self.authors[custody.author];
         if author.channel != custody.channel {
             return;
