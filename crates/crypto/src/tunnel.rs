@@ -7,16 +7,15 @@ use std::fmt;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::BytesMut;
-use commucat_proto::limits::{
-    RECORD_CIPHERTEXT_MIN, RECORD_PLAINTEXT_MAX, RECORDS_PER_KEY, SIZE_CLASSES,
-};
+use commucat_proto::limits::{RECORD_CIPHERTEXT_MIN, RECORD_PLAINTEXT_MAX, RECORDS_PER_KEY};
 use zeroize::{Zeroize, Zeroizing};
+
+mod padding;
+
+pub use self::padding::{missing_to_class, padding_payloads};
 
 /// What a record adds to its plaintext: length and tag.
 pub const OVERHEAD: usize = LENGTH_BYTES + TAG_BYTES;
-
-/// The smallest PADDING frame: length, type, channel, sequence and payload length of a byte each.
-const PADDING_FRAME_BYTES_MIN: usize = 5;
 
 /// Room that an idle [`Opener`] may keep; anything above is given back after use.
 const IDLE_CAPACITY_MAX: usize = 2_048;
@@ -128,7 +127,8 @@ impl Record<'_> {
         RECORD_PLAINTEXT_MAX - self.len()
     }
 
-    /// Bytes of PADDING frames that fill the record to its size class; see [`missing_to_class`].
+    /// Bytes of PADDING frames that fill the record to its size class; see [`missing_to_class`] and
+    /// [`padding_payloads`].
     #[must_use]
     pub fn missing_to_class(&self) -> usize {
         missing_to_class(self.len())
@@ -168,19 +168,6 @@ impl Drop for Record<'_> {
     fn drop(&mut self) {
         self.out.truncate(self.start);
     }
-}
-
-/// Bytes that PADDING frames have to fill so that a record of `len` bytes reaches a size class.
-///
-/// Zero or at least as long as the smallest PADDING frame: where fewer are missing, the class after
-/// the next is taken; zero, too, where no class is large enough for that.
-#[must_use]
-pub fn missing_to_class(len: usize) -> usize {
-    SIZE_CLASSES
-        .iter()
-        .filter_map(|class| class.checked_sub(len))
-        .find(|missing| *missing == 0 || *missing >= PADDING_FRAME_BYTES_MIN)
-        .unwrap_or(0)
 }
 
 /// The receiving direction.

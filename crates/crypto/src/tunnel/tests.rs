@@ -196,17 +196,6 @@ fn what_does_not_fit_a_record_is_handed_back_for_the_next() {
 }
 
 #[test]
-fn padding_reaches_a_size_class_and_is_never_shorter_than_a_frame() {
-    assert_eq!(missing_to_class(1), 255);
-    assert_eq!(missing_to_class(256), 0);
-    assert_eq!(missing_to_class(251), 5);
-    assert_eq!(missing_to_class(252), 1_024 - 252);
-    assert_eq!(missing_to_class(16_385), RECORD_PLAINTEXT_MAX - 16_385);
-    assert_eq!(missing_to_class(RECORD_PLAINTEXT_MAX - 4), 0);
-    assert_eq!(missing_to_class(RECORD_PLAINTEXT_MAX), 0);
-}
-
-#[test]
 fn the_last_nonce_is_reserved() {
     let (mut sealer, mut out) = (Sealer::new(&KEY), BytesMut::new());
     sealer.0.next = u64::MAX;
