@@ -11,6 +11,7 @@ import time
 from collections import deque
 
 import carriers
+import schema
 from accounts import Member, now_ms
 from tunnel import Initiator
 from wire import (
@@ -191,6 +192,7 @@ class Session:
 
     def _take(self, frame):
         self._check_number(frame)
+        schema.check(frame, self.first_ack is None)
         if frame.kind == ACK:
             self._take_ack(uncbor(frame.payload))
         elif frame.kind == ERROR:
@@ -207,14 +209,7 @@ class Session:
             self.inbox.append(frame)
         elif frame.kind != PADDING:
             raise ProtocolError(f"unexpected frame type {frame.kind:#x}")
-        self.trace(frame)
 
-    def trace(self, frame):
-        hook = self.on_frame
-        if hook is not None:
-            hook(self, frame)
-
-    on_frame = None
 
     def _check_number(self, frame):
         if self.first_ack is None and frame.kind not in (ACK, ERROR):
@@ -237,6 +232,8 @@ class Session:
                 if sequence in self.runs:
                     raise ProtocolError("acknowledged twice")
                 self.runs[sequence] = status
+        if (1 in ack) != (2 in ack):
+            raise ProtocolError("a result without its request")
         if 1 in ack:
             if ack[1] in self.results:
                 raise ProtocolError("answered twice")
