@@ -112,22 +112,20 @@ block! {
     Storage "storage" {
         /// What keeps it.
         backend: StorageBackend = "sqlite";
-        /// File of the embedded store. Empty: `commucat.db` in the data directory.
+        /// Directory of the embedded store. Empty: the data directory.
         path: Option<PathBuf> = "";
         /// Connections that read the embedded store at the same time.
         readers: u32 = "2", "1" ..= "64";
-        /// Longest that a write waits for the store before it counts as failed.
-        timeout: Duration = "10s", "1s" ..= "2m";
+        /// How long to wait at start for another process to let go of the embedded store.
+        lock_wait: Duration = "2s", "0s" ..= "5m";
     }
 }
 
 block! {
     /// Keys of this domain.
     Crypto "crypto" {
-        /// Directory of the key files (mode 0600). Empty: `keys` in the data directory.
+        /// Directory of the key file (mode 0600). Empty: `keys` in the data directory.
         keys: Option<PathBuf> = "";
-        /// How long an old Noise key stays valid beside a new one.
-        noise_overlap: Duration = "30d", "1h" ..= "365d";
     }
 }
 

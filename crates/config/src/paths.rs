@@ -17,7 +17,7 @@ impl Config {
             .unwrap_or_else(|| self.server.data.join("commucat.db"))
     }
 
-    /// The directory of the key files.
+    /// The directory of the key file.
     #[must_use]
     pub fn keys_path(&self) -> PathBuf {
         self.crypto

@@ -1,0 +1,113 @@
+//! Listeners: Pingora takes connections and runs the process; TLS and HTTP are ours.
+
+mod connection;
+mod http1;
+mod http2;
+mod io;
+pub mod ports;
+mod shell;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use pingora_core::apps::ServerApp;
+use pingora_core::listeners::{ListenerConfig, TcpSocketOptions};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::l4::stream::L4BufferSettings;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::listening;
+
+pub use self::shell::{Parts, Shell};
+use crate::carrier::Serve;
+
+/// Pingora's view of a [`Shell`].
+struct App<E>(Arc<Shell<E>>);
+
+#[async_trait]
+impl<E: Serve> ServerApp for App<E> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let digest = stream.get_socket_digest();
+        let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied());
+        // A client that left before it was asked for its address has none.
+        if let Some(peer) = peer {
+            self.0.accept(stream, peer.ip());
+        }
+        // The connection lives in a task of its own, so that what Pingora holds for it is freed.
+        None
+    }
+}
+
+/// What runs once, on the runtime of the listeners, before the first connection.
+pub type OnStart = Box<dyn FnOnce() + Send + Sync>;
+
+/// The Pingora service: all listeners of the process.
+pub struct Service<E> {
+    inner: listening::Service<App<E>>,
+    threads: usize,
+    on_start: Option<OnStart>,
+}
+
+impl<E> std::fmt::Debug for Service<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl<E: Serve> Service<E> {
+    /// A service on `addresses`, which must be free: see [`ports::check`].
+    #[must_use]
+    pub fn new(
+        shell: Arc<Shell<E>>,
+        addresses: &[SocketAddr],
+        threads: usize,
+        on_start: OnStart,
+    ) -> Self {
+        let mut inner = listening::Service::new("commucat".to_owned(), App(shell));
+        for address in addresses {
+            let mut options = TcpSocketOptions::default();
+            options.ipv6_only = ports::ipv6_only(address, addresses);
+            // Pingora's default buffers cost 10 KiB a connection; TLS has its own.
+            inner.add_listener(
+                ListenerConfig::tcp(address.to_string())
+                    .tcp_socket_options(options)
+                    .l4_buffer(L4BufferSettings::unbuffered()),
+            );
+        }
+        Self { inner, threads, on_start: Some(on_start) }
+    }
+}
+
+#[async_trait]
+impl<E: Serve> pingora_core::services::Service for Service<E> {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+    ) {
+        if let Some(on_start) = self.on_start.take() {
+            on_start();
+        }
+        // Pingora panics when it cannot listen, and the process would go on without listeners.
+        let listening = self.inner.start_service(fds, shutdown, listeners_per_fd);
+        if AssertUnwindSafe(listening).catch_unwind().await.is_err() {
+            tracing::error!("a port was taken while the server started");
+            std::process::exit(1);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "commucat"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(self.threads)
+    }
+}

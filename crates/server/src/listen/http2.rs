@@ -1,0 +1,196 @@
+//! HTTP/2: `/connect` on split halves of streams, everything else through the router.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
+use tower::ServiceExt as _;
+use tracing::Instrument as _;
+
+use super::connection::Open;
+use super::io::{Guarded, is_flood};
+use super::shell::{Client, OpenStream, Shell};
+use crate::carrier::body::{StreamReader, StreamWriter};
+use crate::carrier::{CarrierReader, CarrierWriter, Serve};
+use crate::http::{self as routes, Caller};
+use crate::limit::Bucket;
+use crate::metrics::label::{Protocol, Refusal, Route};
+
+/// Unread bytes of one stream. Covers a burst of `limits.unacked_bytes` piece by piece.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+/// Unread bytes of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// h2 takes 256 minus its length from this for each unread small DATA frame and ends the
+/// connection at zero (RFC 9113 asks for such a bound). So large that the stream window runs out
+/// first for frames from 56 bytes on; 10,000 empty-handed frames of 1 byte still end it.
+const DATA_FRAME_BUDGET_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes that wait in h2 for one client that does not read; then the writer waits.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Streams beside `/connect`.
+const REQUESTS_MAX: u32 = 16;
+/// A connection without a stream for so long ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// Longest answer of the router, a bound against mistakes only.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+type Http2<S> = Connection<Guarded<TlsStream<S>>, Bytes>;
+
+/// Reads the preface, then spawns the connection.
+pub(super) async fn start<E, S>(shell: Arc<Shell<E>>, stream: TlsStream<S>, client: Arc<Client>)
+where
+    E: Serve,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shell.limits;
+    let control =
+        Bucket::new(limits.control_frames, limits.control_frames_burst, Instant::now());
+    let header_bytes = u32::try_from(limits.header_bytes.bytes()).unwrap_or(u32::MAX);
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .data_frame_budget(DATA_FRAME_BUDGET_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(client.streams_max().saturating_add(REQUESTS_MAX))
+        .max_header_list_size(header_bytes);
+    let handshake = builder.handshake(Guarded::new(stream, control));
+    match timeout(limits.tls_timeout, handshake).await {
+        Ok(Ok(connection)) => {
+            let tasks = shell.tasks.clone();
+            tasks.spawn(serve(shell, connection, client));
+        }
+        Ok(Err(error)) => count_end(&shell, &error),
+        Err(_) => {
+            shell.metrics.refused.of(Refusal::TlsTimeout).inc();
+        }
+    }
+}
+
+async fn serve<E, S>(shell: Arc<Shell<E>>, mut connection: Http2<S>, client: Arc<Client>)
+where
+    E: Serve,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let _open = Open::new(&shell, Protocol::Http2);
+    let mut draining = false;
+    // The first request must come soon; a later pause may be longer.
+    let mut pause = shell.limits.tls_timeout;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    pause = IDLE;
+                    dispatch(&shell, &client, request, respond);
+                }
+                Some(Err(error)) => {
+                    count_end(&shell, &error);
+                    return;
+                }
+                None => return,
+            },
+            () = shell.stop.cancelled(), if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+            }
+            () = sleep(pause) => {
+                if client.has_streams() {
+                    continue;
+                }
+                shell.metrics.refused.of(Refusal::Idle).inc();
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                // The GOAWAY goes out if the client takes it; it has had its time otherwise.
+                let _ended = timeout(Duration::from_secs(1), connection.accept()).await;
+                return;
+            }
+        }
+    }
+}
+
+fn count_end<E>(shell: &Shell<E>, error: &h2::Error) {
+    if is_flood(error) {
+        shell.metrics.refused.of(Refusal::ControlFrames).inc();
+    } else if error.is_library() {
+        shell.metrics.refused.of(Refusal::Http).inc();
+    }
+}
+
+fn dispatch<E: Serve>(
+    shell: &Arc<Shell<E>>,
+    client: &Arc<Client>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    if request.uri().path() != routes::CONNECT || request.method() != Method::POST {
+        let answer = answer(Arc::clone(shell), client.is_local(), request, respond);
+        shell.tasks.spawn(answer);
+        return;
+    }
+    shell.metrics.requests.of(Route::ConnectBody).inc();
+    let checked = routes::check_connect(request.headers());
+    match checked.and_then(|()| client.open_stream().ok_or(StatusCode::TOO_MANY_REQUESTS)) {
+        Ok(open) => connect(shell, open, request, respond),
+        Err(status) => {
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                shell.metrics.refused.of(Refusal::Streams).inc();
+            }
+            shell.tasks.spawn(send(routes::problem(status), respond));
+        }
+    }
+}
+
+fn connect<E: Serve>(
+    shell: &Arc<Shell<E>>,
+    open: OpenStream,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let span = routes::session_span(request.headers());
+    let head = routes::connect_head();
+    // Refused only when the stream is gone already.
+    let Ok(body) = respond.send_response(head, false) else { return };
+    let reader = CarrierReader::Stream(StreamReader::new(request.into_body()));
+    let writer = CarrierWriter::Stream(StreamWriter::new(body));
+    let carrier = open.carrier(reader, writer, span.clone());
+    let session = Arc::clone(&shell.engine).serve(carrier);
+    shell.tasks.spawn(async move {
+        session.instrument(span).await;
+        drop(open);
+    });
+}
+
+async fn answer<E: Serve>(
+    shell: Arc<Shell<E>>,
+    is_local: bool,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    // No route takes a body, so none is read.
+    let (parts, _unread) = request.into_parts();
+    let mut request = Request::from_parts(parts, Body::empty());
+    request.extensions_mut().insert(Caller { is_local });
+    shell.metrics.requests.of(routes::route(request.method(), request.uri().path())).inc();
+    let response = match shell.router.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    send(response, respond).await;
+}
+
+async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {
+    let (parts, body) = response.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await else { return };
+    let head = Response::from_parts(parts, ());
+    if let Ok(mut body) = respond.send_response(head, bytes.is_empty())
+        && !bytes.is_empty()
+    {
+        // Waits in h2 until the client's window takes it; refused only when the stream is gone.
+        let _gone = body.send_data(bytes, true);
+    }
+}

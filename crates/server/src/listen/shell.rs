@@ -1,0 +1,181 @@
+//! What every connection shares.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use commucat_config::Limits;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Span;
+
+use super::connection;
+use crate::carrier::{Carrier, CarrierReader, CarrierWriter, PeerTag, Serve};
+use crate::limit::{Gate, Origin, Pass};
+use crate::metrics::Metrics;
+use crate::metrics::label::Refusal;
+
+/// `/connect` streams on a connection that does not come from a trusted proxy (CCP-1 section 1).
+const STREAMS_MAX: u32 = 8;
+
+/// What a [`Shell`] is made of.
+#[derive(Debug)]
+pub struct Parts<E> {
+    /// What serves carriers.
+    pub engine: Arc<E>,
+    /// TLS settings.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Everything but `/connect`.
+    pub router: Router,
+    /// Counters.
+    pub metrics: Metrics,
+    /// `[limits]`
+    pub limits: Limits,
+    /// Who may connect.
+    pub gate: Gate,
+}
+
+/// Takes connections and turns them into carriers for the engine and requests for the router.
+pub struct Shell<E> {
+    pub(super) engine: Arc<E>,
+    pub(super) tls: TlsAcceptor,
+    pub(super) router: Router,
+    pub(super) metrics: Metrics,
+    pub(super) limits: Limits,
+    gate: Gate,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+impl<E> std::fmt::Debug for Shell<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+    }
+}
+
+impl<E: Serve> Shell<E> {
+    /// Puts a shell together. It takes connections at once.
+    #[must_use]
+    pub fn new(parts: Parts<E>) -> Arc<Self> {
+        Arc::new(Self {
+            engine: parts.engine,
+            tls: TlsAcceptor::from(parts.tls),
+            router: parts.router,
+            metrics: parts.metrics,
+            limits: parts.limits,
+            gate: parts.gate,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Serves a connection that came from `address`, or drops it if a limit says so.
+    ///
+    /// Runs in a task of its own, on the runtime that this is called on.
+    pub fn accept<S>(self: &Arc<Self>, stream: S, address: IpAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if self.stop.is_cancelled() {
+            self.metrics.refused.of(Refusal::Draining).inc();
+            return;
+        }
+        match self.gate.enter(address, Instant::now()) {
+            Ok(pass) => {
+                let client = Client::new(self, pass, address);
+                self.tasks.spawn(connection::start(Arc::clone(self), stream, client));
+            }
+            Err(refusal) => {
+                self.metrics.refused.of(refusal).inc();
+            }
+        }
+    }
+
+    /// Tells every connection to end: no new ones, no new streams, GOAWAY.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+    }
+
+    /// Returns when every connection has ended after [`Self::stop`].
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// Connections and sessions still there.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+/// What is known of the client of one connection. Not its address.
+#[derive(Debug)]
+pub(super) struct Client {
+    pass: Pass,
+    /// Whether the request came from this machine and from no proxy on it.
+    is_local: bool,
+    streams: AtomicU32,
+    streams_max: u32,
+}
+
+impl Client {
+    fn new<E>(shell: &Shell<E>, pass: Pass, address: IpAddr) -> Self {
+        let (streams_max, direct) = match pass.origin() {
+            Origin::TrustedProxy => (shell.limits.streams, false),
+            Origin::Client => (STREAMS_MAX, true),
+        };
+        let is_local = direct && address.to_canonical().is_loopback();
+        Self { pass, is_local, streams: AtomicU32::new(0), streams_max }
+    }
+
+    pub(super) fn shake_hands(&mut self) {
+        self.pass.shake_hands();
+    }
+
+    pub(super) const fn is_local(&self) -> bool {
+        self.is_local
+    }
+
+    pub(super) const fn streams_max(&self) -> u32 {
+        self.streams_max
+    }
+
+    /// Counts one more `/connect` stream until the result is dropped; `None` at the bound.
+    pub(super) fn open_stream(self: &Arc<Self>) -> Option<OpenStream> {
+        let more = |open: u32| (open < self.streams_max).then_some(open + 1);
+        let opened = self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        opened.is_ok().then(|| OpenStream(Arc::clone(self)))
+    }
+
+    pub(super) fn has_streams(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// One `/connect` stream that counts.
+#[derive(Debug)]
+pub(super) struct OpenStream(Arc<Client>);
+
+impl OpenStream {
+    /// The carrier of this stream.
+    pub(super) fn carrier(
+        &self,
+        reader: CarrierReader,
+        writer: CarrierWriter,
+        span: Span,
+    ) -> Carrier {
+        let peer: PeerTag = self.0.pass.peer();
+        Carrier { reader, writer, peer, span }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
