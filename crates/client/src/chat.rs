@@ -41,7 +41,6 @@ mod store;
 mod validity;
 mod view;
 mod welcome;
-mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -54,7 +53,7 @@ pub use self::content::{Body, Content, ContentError, Stage};
 pub use self::create::NewGroup;
 pub use self::device::Identity;
 pub use self::error::ChatError;
-pub use self::external::{Agreement, LinkJoin};
+pub use self::external::Agreement;
 pub use self::intent::{Claimed, Intent};
 pub use self::message::{Opened, Received, Sealed};
 pub use self::package::{OwnPackage, Use};
@@ -62,7 +61,7 @@ pub use self::profile::Suite;
 pub use self::propose::{Proposal, Submission};
 pub use self::roles::{Role, Roles};
 pub use self::safety::safety_number;
-pub use self::store::{Change, Secret, StoreError};
+pub use self::store::{RowChange, Secret, StoreError};
 pub use self::validity::Invalid;
 pub use self::view::{Group, Member, Membership};
 pub use self::welcome::Joined;
@@ -106,7 +105,7 @@ impl Chat {
 
     /// The rows to write in the caller's next transaction. Calling it changes nothing.
     #[must_use]
-    pub fn changes(&self) -> Vec<Change> {
+    pub fn changes(&self) -> Vec<RowChange> {
         self.provider.store().changes()
     }
 
@@ -158,3 +157,6 @@ impl Chat {
         self.groups.insert(group, mls);
     }
 }
+
+#[cfg(test)]
+mod tests;

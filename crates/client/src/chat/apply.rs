@@ -1,5 +1,6 @@
 //! The log of a group: entries in the order of their positions, the same for all members.
 
+use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{GroupId, Handle};
 use openmls::group::{MlsGroup, ProcessMessageError};
 use openmls::prelude::{
@@ -13,7 +14,6 @@ use super::profile::Context;
 use super::record::{PendingKind, Record, State};
 use super::validity::Case;
 use super::view::Member;
-use super::wire::{Entry, Terms};
 use super::{Chat, ChatError, Invalid, keys};
 
 /// Exporter label of the fork tag (CCP-1 section 5.2).
@@ -82,7 +82,7 @@ impl Chat {
     ///
     /// [`ChatError::UnknownGroup`], [`ChatError::Store`]. An entry that is not valid is
     /// [`Applied::Skipped`], not an error.
-    pub fn apply(&mut self, entry: &Entry) -> Result<Applied, ChatError> {
+    pub fn apply(&mut self, entry: &LogEntry) -> Result<Applied, ChatError> {
         let group = entry.group;
         let record = self.record(&group)?;
         let own = record
@@ -108,6 +108,19 @@ impl Chat {
             return self.attempt(&group, |chat| chat.merge_own(record, entry.position));
         }
         self.attempt(&group, |chat| chat.handle(record, entry))
+    }
+
+    /// The fork tag of the current epoch, as [`Advance::tag`] had it.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`].
+    pub fn fork_tag(&mut self, group: &GroupId) -> Result<[u8; TAG_BYTES], ChatError> {
+        self.record(group)?.member()?;
+        let mls = self.take(group)?;
+        let tag = self.tag(&mls)?;
+        self.put_back(*group, mls);
+        Ok(tag)
     }
 
     fn merge_own(&mut self, mut record: Record, position: u64) -> Result<Applied, ChatError> {
@@ -153,7 +166,7 @@ impl Chat {
         self.take(group)
     }
 
-    fn handle(&mut self, mut record: Record, entry: &Entry) -> Result<Applied, ChatError> {
+    fn handle(&mut self, mut record: Record, entry: &LogEntry) -> Result<Applied, ChatError> {
         let group = record.group;
         let mut mls = self.take(&group)?;
         let before = Before::of(&mls)?;
@@ -172,7 +185,7 @@ impl Chat {
             Ok(staged) => staged,
         };
         mls.merge_staged_commit(&self.provider, *staged).map_err(ChatError::mls("merge"))?;
-        record.state = match (mls.is_active(), entry.close) {
+        record.state = match (mls.is_active(), entry.change.close) {
             (false, _) => State::Removed,
             (true, true) => State::Closed,
             (true, false) => State::Member,
@@ -181,7 +194,7 @@ impl Chat {
             record.intents.clear();
         }
         let advance = self.advance(&record, &mls, Some(before), &entry.author)?;
-        let advance = Box::new(Advance { closed: entry.close, ..advance });
+        let advance = Box::new(Advance { closed: entry.change.close, ..advance });
         record.save(self.provider.store())?;
         self.put_back(group, mls);
         Ok(match record.state {
@@ -195,7 +208,7 @@ impl Chat {
         &self,
         mls: &mut MlsGroup,
         before: &Before,
-        entry: &Entry,
+        entry: &LogEntry,
     ) -> Result<Result<Box<openmls::group::StagedCommit>, Invalid>, ChatError> {
         let message = match unframe(&before.context, entry) {
             Ok(message) => message,
@@ -259,14 +272,20 @@ fn external(record: &Record) -> bool {
 fn judge(
     mls: &MlsGroup,
     processed: ProcessedMessage,
-    entry: &Entry,
+    entry: &LogEntry,
 ) -> Result<Box<openmls::group::StagedCommit>, Invalid> {
     let (sender, aad) = (processed.sender().clone(), processed.aad().to_vec());
     match processed.into_content() {
         ProcessedMessageContent::StagedCommitMessage(staged) => {
-            let terms = Terms::of_entry(entry).ok_or(Invalid::Terms)?;
-            let case =
-                Case { group: mls, staged: &staged, sender: &sender, aad: &aad, terms: &terms };
+            let case = Case {
+                group: mls,
+                staged: &staged,
+                sender: &sender,
+                aad: &aad,
+                hash: entry.authenticated_hash(),
+                change: &entry.change,
+                author: &entry.author,
+            };
             case.check().map(|()| staged)
         }
         ProcessedMessageContent::OwnPrivateMessage | ProcessedMessageContent::OwnPendingCommit => {
@@ -279,7 +298,7 @@ fn judge(
 }
 
 /// The MLS message in an entry's `commit`.
-fn unframe(context: &Context, entry: &Entry) -> Result<ProtocolMessage, Invalid> {
+fn unframe(context: &Context, entry: &LogEntry) -> Result<ProtocolMessage, Invalid> {
     match entry.commit.split_first() {
         Some((0, message)) => match protocol_message(message)? {
             private @ ProtocolMessage::PrivateMessage(_) => Ok(private),

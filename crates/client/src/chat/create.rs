@@ -1,8 +1,9 @@
 //! New groups (CCP-1 section 5.1).
 
-use bytes::Bytes;
 use commucat_crypto::secret::Secret;
-use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
+use commucat_proto::frame::fanout::FanoutEntry;
+use commucat_proto::frame::group_create::GroupCreate;
+use commucat_proto::id::{Domain, GroupId, Handle, JoinKey, SealedRef};
 use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider as _;
 
@@ -10,7 +11,6 @@ use super::profile::{self, Context, Suite};
 use super::provider::mls_id;
 use super::record::{Record, Seed, State};
 use super::roles::{Role, Roles};
-use super::wire::{Create, ListEntry};
 use super::{Chat, ChatError, keys};
 
 /// What a new group shall be.
@@ -36,7 +36,7 @@ impl Chat {
     /// # Errors
     ///
     /// [`ChatError::Exists`]; [`ChatError::Forbidden`] if the own account is no owner.
-    pub fn create(&mut self, new: NewGroup) -> Result<Create, ChatError> {
+    pub fn create(&mut self, new: NewGroup) -> Result<GroupCreate, ChatError> {
         let group = new.group;
         if Record::load(self.provider.store(), &group)?.is_some() {
             return Err(ChatError::Exists);
@@ -47,7 +47,7 @@ impl Chat {
         self.attempt(&group, |chat| chat.make(new))
     }
 
-    fn make(&mut self, new: NewGroup) -> Result<Create, ChatError> {
+    fn make(&mut self, new: NewGroup) -> Result<GroupCreate, ChatError> {
         let handle_seed = Secret::random();
         let handle = Handle::new(keys::public(&handle_seed));
         let join_seed = new.roles.join_allowed.then(Secret::random);
@@ -86,11 +86,12 @@ impl Chat {
         record.save(self.provider.store())?;
         self.put_back(new.group, mls);
         let sealed = keys::seal_group_info(&context.group_key, &new.group, 0, &info);
-        Ok(Create {
+        let sealed_ref = new.sealed_ref;
+        Ok(GroupCreate {
             group: new.group,
-            fanout: ListEntry { handle, domain: new.hub, sealed_ref: new.sealed_ref, admin: true },
-            sealed_group_info: sealed,
-            join_key: context.join_key.map(|key| Bytes::from(key.to_vec())),
+            fanout: vec![FanoutEntry { handle, domain: new.hub, sealed_ref, admin: true }],
+            sealed_group_info: Some(sealed),
+            join_key: context.join_key.map(JoinKey::new),
         })
     }
 }

@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 use commucat_crypto::secret::Secret;
+use commucat_proto::frame::bundle::{AuthenticatedData, Bundle, authenticated_hash};
+use commucat_proto::frame::fanout::{Change, FanoutEntry};
 use commucat_proto::id::{Domain, GroupId, SealedRef};
+use commucat_proto::link::JoinLink;
 use openmls::group::MlsGroup;
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::LeafNodeParameters;
@@ -13,25 +16,7 @@ use super::profile::{self, Context};
 use super::propose::{Made, Submission, sign};
 use super::provider::Provider;
 use super::record::{Pending, PendingKind, Record, State};
-use super::wire::{Bundle, ListEntry, Terms, commitment};
 use super::{Chat, ChatError, device, keys, welcome};
-
-/// What is needed to join by link.
-#[derive(Debug)]
-pub struct LinkJoin {
-    /// From the link.
-    pub group: GroupId,
-    /// From the link.
-    pub hub: Domain,
-    /// From the link: the join key's private half.
-    pub join_seed: Secret<32>,
-    /// From the link.
-    pub group_key: Secret<32>,
-    /// The own domain.
-    pub domain: Domain,
-    /// The own reference for this group and hub (KEY_PACKAGE op 5).
-    pub sealed_ref: SealedRef,
-}
 
 /// Whether this device is in the same epoch as the newest GroupInfo that opens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,16 +55,15 @@ impl Chat {
             if record.pending.is_some() {
                 chat.clear_pending(group)?;
             }
-            let terms = terms(&record, head, None);
-            let aad = commitment(&terms).to_vec();
-            chat.external(record, info, External { terms, aad, signer: None })
+            chat.external(record, info, External { head, add: Vec::new(), signer: None })
         })
     }
 
     /// Builds an external commit that joins by link.
     ///
-    /// `head` and `infos` are from a FETCH with [`Chat::join_read`]'s permission. If another commit
-    /// is accepted first, FETCH and call it again.
+    /// `own` is this device's domain, and its reference for this group and hub (KEY_PACKAGE op 5).
+    /// `head` and `infos` are from a FETCH that the link's seed signed (`join read`). If another
+    /// commit is accepted first, FETCH and call it again.
     ///
     /// # Errors
     ///
@@ -87,11 +71,13 @@ impl Chat {
     /// [`ChatError::Forbidden`] if the group does not let people in by link.
     pub fn join_by_link(
         &mut self,
-        link: LinkJoin,
+        link: &JoinLink,
+        own: (Domain, SealedRef),
         head: u64,
         infos: &[(u64, Bytes)],
     ) -> Result<Submission, ChatError> {
         let group = link.group;
+        let (domain, sealed_ref) = own;
         let old = Record::load(self.provider.store(), &group)?;
         if old.as_ref().is_some_and(|old| old.state == State::Member) {
             return Err(ChatError::Exists);
@@ -102,9 +88,9 @@ impl Chat {
         };
         let record = Record {
             group,
-            hub: link.hub,
+            hub: link.hub.clone(),
             handle,
-            sealed_ref: link.sealed_ref,
+            sealed_ref,
             position: 0,
             counter: old.map_or(0, |old| old.counter),
             state: State::Joining,
@@ -112,20 +98,12 @@ impl Chat {
             intents: Vec::new(),
             pending: None,
         };
-        let info = newest(&link.group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
-        let entry = ListEntry {
-            handle: record.own_handle(),
-            domain: link.domain,
-            sealed_ref: link.sealed_ref,
-            admin: false,
-        };
-        let terms = terms(&record, head, Some(entry));
-        let hash = commitment(&terms);
-        let signature = keys::sign_join_entry(&link.join_seed, &hash);
-        let aad = [hash.as_slice(), &signature].concat();
-        self.attempt(&group, |chat| {
-            chat.external(record, info, External { terms, aad, signer: Some(link.join_seed) })
-        })
+        let group_key = Secret::new(*link.group_key.as_bytes());
+        let info = newest(&group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
+        let handle = record.own_handle();
+        let add = vec![FanoutEntry { handle, domain, sealed_ref, admin: false }];
+        let signer = Some(Secret::new(*link.seed.as_bytes()));
+        self.attempt(&group, |chat| chat.external(record, info, External { head, add, signer }))
     }
 
     /// Whether this device and the newest GroupInfo that opens are in the same epoch: for a device
@@ -164,31 +142,33 @@ impl Chat {
             return Err(ChatError::Forbidden);
         }
         let scratch = Provider::default();
-        let (mls, made) = self.commit_external(&scratch, &record, info, external.aad)?;
+        let (group, own, expect) = (record.group, record.own_handle(), external.head);
+        let change = Change { add: external.add, ..Change::default() };
+        let hash = authenticated_hash(&group, expect, &change, &own);
+        let signer = external.signer;
+        let join_signature = signer.as_ref().map(|seed| keys::sign_join_entry(seed, &hash));
+        let aad = AuthenticatedData { hash, join_signature }.to_bytes();
+        let (mls, made) = self.commit_external(&scratch, &record, info, aad)?;
         welcome::trusted(&mls)?;
-        let own = record.own_handle();
         let twins = device::leaves(&mls)?.into_iter().filter(|leaf| leaf.handle == own).count();
         if twins != 1 {
             return Err(ChatError::Welcome("the handle is in the tree twice"));
         }
 
-        let group = record.group;
-        let expect = external.terms.expect;
-        let sealed = keys::seal_external(&context.group_key, &group, &made.commit);
+        let key = &context.group_key;
+        let sealed = keys::seal_external(key, &group, &made.commit);
         let commit = [vec![1], sealed].concat();
-        let position = expect + 1;
         let bundle = Bundle {
+            group,
+            expect,
             commit: commit.clone().into(),
-            welcomes: None,
-            sealed_group_info: keys::seal_group_info(
-                &context.group_key,
-                &group,
-                position,
-                &made.info,
-            ),
-            terms: external.terms,
+            change,
+            welcomes: Vec::new(),
+            sealed_group_info: keys::seal_group_info(key, &group, expect + 1, &made.info),
+            author: own,
+            first_message: None,
         };
-        let bundle = match &external.signer {
+        let bundle = match &signer {
             Some(join_key) => sign(&bundle, join_key, keys::Purpose::JoinCommit)?,
             None => sign(&bundle, &record.handle, keys::Purpose::Commit)?,
         };
@@ -196,7 +176,7 @@ impl Chat {
         let state = state.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
         let kind = PendingKind::External(state);
         let pending = Pending { expect, commit, bundle, close: false, kind };
-        let submission = record.submission(&pending);
+        let submission = record.submission(&pending)?;
         record.pending = Some(pending);
         record.save(self.provider.store())?;
         Ok(submission)
@@ -236,8 +216,8 @@ impl Chat {
 
 /// An external commit to be made.
 struct External {
-    terms: Terms,
-    aad: Vec<u8>,
+    head: u64,
+    add: Vec<FanoutEntry>,
     /// The join key; a rejoin is signed by the handle.
     signer: Option<Secret<32>>,
 }
@@ -245,19 +225,6 @@ struct External {
 fn joinable(context: &Context, external: &External) -> bool {
     let key = external.signer.as_ref().map(keys::public);
     context.roles.join_allowed && context.join_key == key
-}
-
-fn terms(record: &Record, expect: u64, add: Option<ListEntry>) -> Terms {
-    Terms {
-        group: record.group,
-        expect,
-        add: add.map(|entry| vec![entry]),
-        remove: None,
-        author: record.own_handle(),
-        join_key: None,
-        close: false,
-        admins: None,
-    }
 }
 
 /// The newest GroupInfo that opens and is not older than what this device has handled. What came

@@ -30,10 +30,7 @@ pub(super) fn sign_join_entry(seed: &Secret<32>, hash: &[u8; 32]) -> [u8; 64] {
     SigningKey::from_seed(seed).sign_hash(Purpose::JoinEntry, hash)
 }
 
-pub(super) fn verify_join_entry(key: &[u8; 32], hash: &[u8], signature: &[u8]) -> bool {
-    let (Ok(hash), Ok(signature)) = (hash.try_into(), signature.try_into()) else {
-        return false;
-    };
+pub(super) fn verify_join_entry(key: &[u8; 32], hash: &[u8; 32], signature: &[u8; 64]) -> bool {
     signing::verify_hash(hash, signature, Purpose::JoinEntry, key).is_ok()
 }
 

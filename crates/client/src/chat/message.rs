@@ -1,6 +1,6 @@
 //! Application messages: seal before the outbox, open from the queue (CCP-1 sections 4 and 5.5).
 
-use bytes::Bytes;
+use commucat_proto::frame::msg::Msg;
 use commucat_proto::id::{AccountKey, DeviceId, GroupId, MessageId};
 use commucat_proto::time::Timestamp;
 use openmls::framing::errors::MessageDecryptionError;
@@ -18,12 +18,9 @@ use super::{Chat, ChatError, device};
 /// A ciphertext for the outbox.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sealed {
-    /// The payload of the MSG: `position | message_id | ciphertext`. Resend these bytes as they are.
-    pub payload: Bytes,
-    /// Where the ciphertext starts in it.
-    pub header_bytes: usize,
-    /// The log position in it. After 4 commits, `Epoch Old` or `undelivered`: seal again.
-    pub position: u64,
+    /// The MSG. Resend its payload as it is. After 4 commits, `Epoch Old` or `undelivered`: seal
+    /// the content again.
+    pub msg: Msg,
     /// The MLS epoch.
     pub epoch: u64,
 }
@@ -103,11 +100,9 @@ impl Chat {
     ) -> Result<Sealed, ChatError> {
         let record = self.record(group)?;
         record.member()?;
-        let mut header = varint(record.position);
-        header.extend_from_slice(message_id.as_bytes());
         self.attempt(group, |chat| {
             let mut mls = chat.take(group)?;
-            mls.set_aad(header.clone());
+            mls.set_aad(Msg::authenticated_head(record.position, *message_id));
             let ciphertext = mls
                 .create_message(&chat.provider, &chat.identity.signer, &content.encode())
                 .map_err(ChatError::mls("seal"))?
@@ -115,32 +110,21 @@ impl Chat {
                 .map_err(ChatError::mls("seal"))?;
             let epoch = mls.epoch().as_u64();
             chat.put_back(*group, mls);
-            Ok(Sealed {
-                header_bytes: header.len(),
-                payload: [header, ciphertext].concat().into(),
-                position: record.position,
-                epoch,
-            })
+            Ok(Sealed { msg: Msg::new(record.position, *message_id, &ciphertext), epoch })
         })
     }
 
     /// Decrypts a received message.
     ///
-    /// `payload` is `position | message_id | ciphertext` as received, without the group id that
-    /// precedes it on channel 0.
-    ///
     /// # Errors
     ///
     /// [`ChatError::Store`] only; a bad message is [`Received::Invalid`].
-    pub fn open(&mut self, group: &GroupId, payload: &[u8]) -> Result<Received, ChatError> {
-        let Some(header) = Header::parse(payload) else {
-            return Ok(Received::Invalid("header"));
-        };
-        let Some(message) = private_message(header.ciphertext, group) else {
+    pub fn open(&mut self, group: &GroupId, msg: &Msg) -> Result<Received, ChatError> {
+        let Some(message) = private_message(&msg.ciphertext(), group) else {
             return Ok(Received::Invalid("not an MLS message of the group"));
         };
         let Ok(mut mls) = self.take(group) else { return Ok(Received::Later) };
-        let received = self.open_with(&mut mls, &header, message);
+        let received = self.open_with(&mut mls, msg, message);
         self.put_back(*group, mls);
         received
     }
@@ -148,7 +132,7 @@ impl Chat {
     fn open_with(
         &self,
         mls: &mut MlsGroup,
-        header: &Header<'_>,
+        msg: &Msg,
         message: ProtocolMessage,
     ) -> Result<Received, ChatError> {
         let epoch = message.epoch().as_u64();
@@ -163,17 +147,17 @@ impl Chat {
             Err(ProcessMessageError::StorageError(error)) => return Err(error.into()),
             Err(error) => return Ok(refused(&error)),
         };
-        if processed.aad() != header.authenticated {
+        if processed.aad() != msg.authenticated() {
             return Ok(Received::Invalid("header is not the one that was sealed"));
         }
-        Ok(read(mls, processed, header, epoch))
+        Ok(read(mls, processed, msg, epoch))
     }
 }
 
 fn read(
     mls: &MlsGroup,
     processed: ProcessedMessage,
-    header: &Header<'_>,
+    msg: &Msg,
     epoch: u64,
 ) -> Received {
     let Some(author) = device::named(processed.credential()) else {
@@ -196,8 +180,8 @@ fn read(
         role: role(mls, &author.account),
         account: author.account,
         device: author.id,
-        message_id: header.message_id,
-        position: header.position,
+        message_id: msg.message(),
+        position: msg.position(),
         epoch,
         content,
     }))
@@ -224,58 +208,10 @@ fn refused<E>(error: &ProcessMessageError<E>) -> Received {
     }
 }
 
-/// `position:varint | message_id | ciphertext`.
-struct Header<'a> {
-    position: u64,
-    message_id: MessageId,
-    /// The bytes before the ciphertext, as received.
-    authenticated: &'a [u8],
-    ciphertext: &'a [u8],
-}
-
-impl<'a> Header<'a> {
-    fn parse(payload: &'a [u8]) -> Option<Self> {
-        let (position, rest) = read_varint(payload)?;
-        let (id, ciphertext) = rest.split_at_checked(MessageId::LEN)?;
-        let authenticated = payload.get(..payload.len() - ciphertext.len())?;
-        Some(Self { position, message_id: MessageId::parse(id).ok()?, authenticated, ciphertext })
-    }
-}
-
 fn private_message(mut bytes: &[u8], group: &GroupId) -> Option<ProtocolMessage> {
     let message = MlsMessageIn::tls_deserialize(&mut bytes).ok()?;
     let message = message.try_into_protocol_message().ok()?;
     let private = matches!(message, ProtocolMessage::PrivateMessage(_));
     let good = private && bytes.is_empty() && message.group_id().as_slice() == group.as_bytes();
     good.then_some(message)
-}
-
-/// Unsigned LEB128, as frames have it (CCP-1 section 2).
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(26);
-    loop {
-        let [low, ..] = value.to_le_bytes();
-        value >>= 7;
-        if value == 0 {
-            out.push(low & 0x7f);
-            return out;
-        }
-        out.push(low | 0x80);
-    }
-}
-
-fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    for (index, byte) in bytes.iter().enumerate().take(10) {
-        let shift = u32::try_from(index).ok()? * 7;
-        let part = u64::from(byte & 0x7f);
-        if part.checked_shl(shift)? >> shift != part {
-            return None;
-        }
-        value |= part << shift;
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(index + 1..)?));
-        }
-    }
-    None
 }

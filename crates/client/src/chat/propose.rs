@@ -1,8 +1,13 @@
 //! From what the user wants to a bundle for the hub (CCP-1 section 5.2).
 
-use bytes::Bytes;
 use commucat_crypto::secret::Secret;
-use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
+use commucat_proto::frame::bundle::{Bundle, Welcome, authenticated_hash};
+use commucat_proto::frame::fanout::{AdminChange, Change, FanoutEntry, JoinKeyChange};
+use commucat_proto::frame::key_update::KeyUpdate;
+use commucat_proto::id::{GroupId, Handle, JoinKey};
+use commucat_proto::limits::{COMMIT_PAYLOAD_MAX, SEALED_GROUP_INFO_MAX};
+use commucat_proto::signed::Signed;
+use commucat_proto::wire::Cbor as _;
 use openmls::group::{CommitMessageBundle, MlsGroup};
 use openmls::prelude::{KeyPackage, LeafNodeIndex, LeafNodeParameters, MlsMessageOut, Sender};
 use openmls_traits::OpenMlsProvider as _;
@@ -13,27 +18,20 @@ use super::profile::{self, Context, Suite, TREE_IN_WELCOME_MAX};
 use super::provider::Provider;
 use super::record::{Pending, PendingKind, Record, Seed};
 use super::roles::{Role, Standing, flag_changes};
+use super::store::StoreError;
 use super::validity::Case;
-use super::wire::{Bundle, ListEntry, Terms, commitment};
 use super::{Chat, ChatError, keys, package};
 
-/// What KEY_UPDATE takes (CCP-1 section 2), less room for its other keys.
-const BUNDLE_BYTES_MAX: usize = 768 * 1024 - 1024;
-
-/// Of it, the sealed GroupInfo.
-const GROUP_INFO_BYTES_MAX: usize = 512 * 1024;
+/// What a KEY_UPDATE needs beside the signed bundle: a domain and a reference.
+const KEY_UPDATE_REST_MAX: usize = 512;
 
 /// What to send to the hub.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Submission {
     /// Which group.
     pub group: GroupId,
-    /// KEY_UPDATE key 0.
-    pub hub: Domain,
-    /// KEY_UPDATE key 1: the encoded `signed` bundle.
-    pub bundle: Bytes,
-    /// KEY_UPDATE key 2.
-    pub sealed_ref: SealedRef,
+    /// The payload.
+    pub update: KeyUpdate,
     /// The position that the hub must be at; its answer is one more.
     pub expect: u64,
 }
@@ -59,7 +57,7 @@ impl Chat {
     pub fn propose(&mut self, group: &GroupId) -> Result<Proposal, ChatError> {
         let mut record = self.record(group)?;
         if let Some(pending) = &record.pending {
-            return Ok(Proposal::Send(record.submission(pending)));
+            return Ok(Proposal::Send(record.submission(pending)?));
         }
         record.member()?;
         while let Some(intent) = record.intents.first().cloned() {
@@ -127,21 +125,27 @@ impl Chat {
             self.put_back(group, mls);
             return Ok(None);
         };
-        let terms = plan.terms(record, &state);
+        let change = plan.change(&state);
+        let hash = authenticated_hash(&group, record.position, &change, &state.own);
         let members = leaves.len() + plan.add.len() - plan.remove.len();
-        let made = self.commit(&mut mls, &plan, &terms, members)?;
-        self.prove(&mls, &terms)?;
+        let made = self.commit(&mut mls, &plan, &hash, members)?;
+        prove(&mls, &change, hash, &state.own)?;
 
         let key = plan.context.as_ref().map_or(&old.group_key, |new| &new.group_key);
         let position = record.position + 1;
         let info = self.group_info(&mls, made.info, members)?;
         let commit = [&[0], made.commit.as_slice()].concat();
-        let welcomed: Vec<Handle> = plan.add.iter().map(|(_, entry)| entry.handle).collect();
+        let handles: Vec<Handle> = plan.add.iter().map(|(_, entry)| entry.handle).collect();
+        let welcome = made.welcome.map(|welcome| Welcome { handles, welcome: welcome.into() });
         let bundle = Bundle {
+            group,
+            expect: record.position,
             commit: commit.clone().into(),
-            welcomes: made.welcome.map(|welcome| vec![(welcomed, welcome.into())]),
+            change,
+            welcomes: welcome.into_iter().collect(),
             sealed_group_info: keys::seal_group_info(key, &group, position, &info),
-            terms,
+            author: state.own,
+            first_message: None,
         };
         let bundle = sign(&bundle, &record.handle, keys::Purpose::Commit)?;
         if let Some(seed) = plan.join_seed {
@@ -154,7 +158,7 @@ impl Chat {
             close: plan.close,
             kind: PendingKind::Intent,
         };
-        let submission = record.submission(&pending);
+        let submission = record.submission(&pending)?;
         record.pending = Some(pending);
         record.save(self.provider.store())?;
         self.put_back(group, mls);
@@ -165,10 +169,10 @@ impl Chat {
         &self,
         mls: &mut MlsGroup,
         plan: &Plan,
-        terms: &Terms,
+        hash: &[u8; 32],
         members: usize,
     ) -> Result<Made, ChatError> {
-        mls.set_aad(commitment(terms).to_vec());
+        mls.set_aad(hash.to_vec());
         let context = match &plan.context {
             Some(new) => Some(
                 new.extensions(Some(mls.public_group().group_context()))
@@ -210,22 +214,6 @@ impl Chat {
         Made::of(bundle)
     }
 
-    /// That the other members will find our commit valid: a mistake here would burn a position.
-    fn prove(&self, mls: &MlsGroup, terms: &Terms) -> Result<(), ChatError> {
-        let staged = mls.pending_commit().ok_or(ChatError::Encode("commit"))?;
-        let case = Case {
-            group: mls,
-            staged,
-            sender: &Sender::Member(mls.own_leaf_index()),
-            aad: &commitment(terms),
-            terms,
-        };
-        case.check().map_err(|invalid| match invalid {
-            super::Invalid::Roles => ChatError::Forbidden,
-            other => ChatError::OwnCommit(other),
-        })
-    }
-
     /// The GroupInfo of the epoch after the staged commit, with its tree.
     ///
     /// OpenMLS puts the tree into both Welcome and GroupInfo, or into neither. For a large group it
@@ -252,15 +240,28 @@ impl Chat {
     }
 }
 
+/// That the other members will find our commit valid: a mistake here would burn a position.
+fn prove(
+    mls: &MlsGroup,
+    change: &Change,
+    hash: [u8; 32],
+    author: &Handle,
+) -> Result<(), ChatError> {
+    let staged = mls.pending_commit().ok_or(ChatError::Encode("commit"))?;
+    let sender = Sender::Member(mls.own_leaf_index());
+    let case = Case { group: mls, staged, sender: &sender, aad: &hash, hash, change, author };
+    case.check().map_err(|invalid| match invalid {
+        super::Invalid::Roles => ChatError::Forbidden,
+        other => ChatError::OwnCommit(other),
+    })
+}
+
 impl Record {
-    pub(super) fn submission(&self, pending: &Pending) -> Submission {
-        Submission {
-            group: self.group,
-            hub: self.hub.clone(),
-            bundle: pending.bundle.clone().into(),
-            sealed_ref: self.sealed_ref,
-            expect: pending.expect,
-        }
+    pub(super) fn submission(&self, pending: &Pending) -> Result<Submission, ChatError> {
+        let bundle = Signed::decode(&pending.bundle).map_err(|_| StoreError::Malformed)?;
+        let update =
+            KeyUpdate { hub: self.hub.clone(), bundle, sealed_ref: self.sealed_ref };
+        Ok(Submission { group: self.group, update, expect: pending.expect })
     }
 }
 
@@ -270,11 +271,11 @@ pub(super) fn sign(
     key: &Secret<32>,
     purpose: keys::Purpose,
 ) -> Result<Vec<u8>, ChatError> {
-    if bundle.sealed_group_info.len() > GROUP_INFO_BYTES_MAX {
+    if bundle.sealed_group_info.len() > SEALED_GROUP_INFO_MAX {
         return Err(ChatError::TooLarge(bundle.sealed_group_info.len()));
     }
     let signed = keys::sign(key, purpose, bundle.encode());
-    if signed.len() > BUNDLE_BYTES_MAX {
+    if signed.len() + KEY_UPDATE_REST_MAX > COMMIT_PAYLOAD_MAX {
         return Err(ChatError::TooLarge(signed.len()));
     }
     Ok(signed)
@@ -311,7 +312,7 @@ struct Now<'a> {
 
 /// What a commit will do.
 struct Plan {
-    add: Vec<(KeyPackage, ListEntry)>,
+    add: Vec<(KeyPackage, FanoutEntry)>,
     remove: Vec<(LeafNodeIndex, Handle)>,
     context: Option<Context>,
     /// The new private join key, if the join key changes.
@@ -370,7 +371,7 @@ impl Plan {
             let package = package::verify(one, suite, None)?;
             let handle = profile::handle(package.leaf_node())
                 .ok_or(ChatError::Package("it has no handle"))?;
-            let entry = ListEntry {
+            let entry = FanoutEntry {
                 handle,
                 domain: one.domain.clone(),
                 sealed_ref: one.sealed_ref,
@@ -413,22 +414,20 @@ impl Plan {
         }
     }
 
-    fn terms(&self, record: &Record, now: &Now<'_>) -> Terms {
+    fn change(&self, now: &Now<'_>) -> Change {
         let new = self.context.as_ref().unwrap_or(now.context);
-        let join_key = (new.join_key != now.context.join_key)
-            .then(|| Bytes::from(new.join_key.map(|key| key.to_vec()).unwrap_or_default()));
-        let admins = self.admins(now, new);
-        let remove: Vec<Handle> = self.remove.iter().map(|(_, handle)| *handle).collect();
-        let add: Vec<ListEntry> = self.add.iter().map(|(_, entry)| entry.clone()).collect();
-        Terms {
-            group: record.group,
-            expect: record.position,
-            add: (!add.is_empty()).then_some(add),
-            remove: (!remove.is_empty()).then_some(remove),
-            author: now.own,
+        let join_key = match new.join_key {
+            key if key == now.context.join_key => None,
+            Some(key) => Some(JoinKeyChange::Set(JoinKey::new(key))),
+            None => Some(JoinKeyChange::Remove),
+        };
+        let admins = self.admins(now, new).into_iter();
+        Change {
+            add: self.add.iter().map(|(_, entry)| entry.clone()).collect(),
+            remove: self.remove.iter().map(|(_, handle)| *handle).collect(),
             join_key,
             close: self.close,
-            admins: (!admins.is_empty()).then_some(admins),
+            admins: admins.map(|(handle, admin)| AdminChange { handle, admin }).collect(),
         }
     }
 

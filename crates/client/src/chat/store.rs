@@ -21,17 +21,17 @@ const ROW_BYTES: usize = 4096;
 
 /// One row that the vault must write (or delete, without a value) in its next transaction.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Change {
+pub struct RowChange {
     /// The row's key: opaque, unique, at most 24 bytes, derived by a hash from what it names.
     pub key: Vec<u8>,
     /// The new value; `None` deletes the row. Secret.
     pub value: Option<Secret>,
 }
 
-impl std::fmt::Debug for Change {
+impl std::fmt::Debug for RowChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let bytes = self.value.as_ref().map(|value| value.len());
-        f.debug_struct("Change")
+        f.debug_struct("RowChange")
             .field("bytes", &bytes)
             .finish_non_exhaustive()
     }
@@ -153,7 +153,7 @@ impl Store {
     }
 
     /// The rows that differ from what was last [`Store::committed`].
-    pub(super) fn changes(&self) -> Vec<Change> {
+    pub(super) fn changes(&self) -> Vec<RowChange> {
         let inner = self.0.lock();
         let mut changes = Vec::new();
         for (key, old) in &inner.committed {
@@ -286,7 +286,7 @@ pub(super) fn decode<V: DeserializeOwned>(value: &[u8]) -> Result<V, StoreError>
     rmp_serde::from_slice(value).map_err(|_| StoreError::Malformed)
 }
 
-fn diff(key: &[u8], old: Option<&Vec<u8>>, new: Option<&Vec<u8>>, changes: &mut Vec<Change>) {
+fn diff(key: &[u8], old: Option<&Vec<u8>>, new: Option<&Vec<u8>>, changes: &mut Vec<RowChange>) {
     let old_rows = parts(old);
     let new_rows = parts(new);
     for index in 0..old_rows.len().max(new_rows.len()) {
@@ -297,7 +297,7 @@ fn diff(key: &[u8], old: Option<&Vec<u8>>, new: Option<&Vec<u8>>, changes: &mut 
         if before != after {
             let row = [key, &number.to_be_bytes()].concat();
             let value = after.map(|part| Zeroizing::new(part.to_vec()));
-            changes.push(Change { key: row, value });
+            changes.push(RowChange { key: row, value });
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use commucat_proto::frame::bundle::AuthenticatedData;
+use commucat_proto::frame::fanout::{AdminChange, Change, JoinKeyChange};
 use commucat_proto::id::{AccountKey, Handle};
 use openmls::group::{MlsGroup, StagedCommit};
 use openmls::prelude::{LeafNode, Proposal, Sender};
@@ -12,11 +14,7 @@ use openmls::prelude::{LeafNode, Proposal, Sender};
 use super::device::{self, Device, Leaf};
 use super::profile::{self, Context};
 use super::roles::{Role, Standing, flag_changes};
-use super::wire::{Terms, commitment};
 use super::keys;
-
-/// Bytes of the hash of section 5.2.
-const HASH_BYTES: usize = 32;
 
 /// Why all members skip a commit. It uses up its position and changes nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -76,7 +74,12 @@ pub(super) struct Case<'a> {
     pub(super) sender: &'a Sender,
     /// Its authenticated data.
     pub(super) aad: &'a [u8],
-    pub(super) terms: &'a Terms,
+    /// What it must be: the hash of the entry (CCP-1 section 5.2).
+    pub(super) hash: [u8; 32],
+    /// What the entry tells the hub.
+    pub(super) change: &'a Change,
+    /// Who the entry says made it.
+    pub(super) author: &'a Handle,
 }
 
 impl Case<'_> {
@@ -85,16 +88,20 @@ impl Case<'_> {
         let leaves = device::leaves(self.group).map_err(|_| Invalid::Leaf)?;
         let old = Context::of(self.group.public_group().group_context()).ok_or(Invalid::Context)?;
         let new = Context::of(self.staged.group_context()).ok_or(Invalid::Context)?;
-        if self.aad.get(..HASH_BYTES) != Some(&commitment(self.terms)[..]) {
+        let aad = AuthenticatedData::parse(self.aad).ok_or(Invalid::Terms)?;
+        if aad.hash != self.hash {
             return Err(Invalid::Terms);
         }
         match self.sender {
             Sender::Member(index) => {
                 let author =
                     leaves.iter().find(|leaf| leaf.index == *index).ok_or(Invalid::Author)?;
+                if aad.join_signature.is_some() {
+                    return Err(Invalid::Terms);
+                }
                 self.member(author, &leaves, (&old, &new))
             }
-            Sender::NewMemberCommit => self.external(&leaves, (&old, &new)),
+            Sender::NewMemberCommit => self.external(&leaves, (&old, &new), aad.join_signature),
             Sender::External(_) | Sender::NewMemberProposal => Err(Invalid::Framing),
         }
     }
@@ -105,10 +112,7 @@ impl Case<'_> {
         leaves: &[Leaf],
         (old, new): (&Context, &Context),
     ) -> Result<(), Invalid> {
-        if self.aad.len() != HASH_BYTES {
-            return Err(Invalid::Terms);
-        }
-        if author.handle != self.terms.author {
+        if author.handle != *self.author {
             return Err(Invalid::Author);
         }
         self.only(|proposal| {
@@ -133,7 +137,7 @@ impl Case<'_> {
             .collect();
         let was = Standing::new(&old.roles, before.iter().map(|(_, account)| account));
         let becomes = Standing::new(&new.roles, after.iter().map(|(_, account)| account));
-        Change { old, new, removed: &removed, author: &author.device, close: self.terms.close }
+        Step { old, new, removed: &removed, author: &author.device, close: self.change.close }
             .allowed(&was, &becomes)?;
         self.flags((&was, &before), (&becomes, &after), &added)
     }
@@ -151,7 +155,7 @@ impl Case<'_> {
 
     /// The added handles with their accounts; they are the entry's, in the same order.
     fn added(&self, leaves: &[Leaf]) -> Result<Vec<(Handle, AccountKey)>, Invalid> {
-        let entries = self.terms.add.as_deref().unwrap_or_default();
+        let entries = &self.change.add;
         let mut added = Vec::new();
         for proposal in self.staged.add_proposals() {
             let package = proposal.add_proposal().key_package();
@@ -173,7 +177,7 @@ impl Case<'_> {
 
     /// The removed leaves; they are the entry's, in any order.
     fn removed<'b>(&self, leaves: &'b [Leaf]) -> Result<Vec<&'b Leaf>, Invalid> {
-        let listed = self.terms.remove.as_deref().unwrap_or_default();
+        let listed = &self.change.remove;
         let removed: Vec<&Leaf> = self
             .staged
             .remove_proposals()
@@ -193,8 +197,9 @@ impl Case<'_> {
             (self.group.public_group().group_context(), self.staged.group_context());
         let others = profile::others(before).eq(profile::others(after));
         let fresh_key = !removes || old.group_key != new.group_key;
-        let join_key = match &self.terms.join_key {
-            Some(told) => told.as_ref() == new.join_key.as_ref().map_or(&[][..], |key| &key[..]),
+        let join_key = match &self.change.join_key {
+            Some(JoinKeyChange::Set(key)) => new.join_key == Some(*key.as_bytes()),
+            Some(JoinKeyChange::Remove) => new.join_key.is_none(),
             None => old.join_key == new.join_key,
         };
         if others && fresh_key && join_key { Ok(()) } else { Err(Invalid::Context) }
@@ -207,19 +212,20 @@ impl Case<'_> {
         becomes: (&Standing<'_>, &[(Handle, AccountKey)]),
         added: &[(Handle, AccountKey)],
     ) -> Result<(), Invalid> {
-        let entries = self.terms.add.as_deref().unwrap_or_default();
+        let entries = &self.change.add;
         let good = entries
             .iter()
             .zip(added)
             .all(|(entry, (_, account))| entry.admin == becomes.0.flag(account));
-        let told = self.terms.admins.as_deref().unwrap_or_default();
-        let changes = flag_changes(was, becomes);
-        let complete = changes.iter().all(|change| told.contains(change));
+        let told = &self.change.admins;
+        let complete = flag_changes(was, becomes)
+            .into_iter()
+            .all(|(handle, admin)| told.contains(&AdminChange { handle, admin }));
         let (standing, after) = becomes;
-        let true_ones = told.iter().all(|(handle, flag)| {
-            after
-                .iter()
-                .any(|(other, account)| other == handle && standing.flag(account) == *flag)
+        let true_ones = told.iter().all(|told| {
+            after.iter().any(|(handle, account)| {
+                *handle == told.handle && standing.flag(account) == told.admin
+            })
         });
         if good && complete && true_ones { Ok(()) } else { Err(Invalid::Flags) }
     }
@@ -228,16 +234,16 @@ impl Case<'_> {
         &self,
         leaves: &[Leaf],
         (old, new): (&Context, &Context),
+        join_signature: Option<[u8; 64]>,
     ) -> Result<(), Invalid> {
         self.only(|proposal| matches!(proposal, Proposal::ExternalInit(_) | Proposal::Remove(_)))?;
         let path = self.staged.update_path_leaf_node().ok_or(Invalid::Leaf)?;
         let (handle, device) = device::checked(path).ok_or(Invalid::Leaf)?;
-        if handle != self.terms.author {
+        if handle != *self.author {
             return Err(Invalid::Author);
         }
-        let terms = self.terms;
-        let quiet = terms.remove.is_none() && terms.admins.is_none() && !terms.close;
-        if old != new || !quiet || terms.join_key.is_some() {
+        let quiet = *self.change == Change { add: self.change.add.clone(), ..Change::default() };
+        if old != new || !quiet {
             return Err(Invalid::Context);
         }
         let mut removed = self.staged.remove_proposals();
@@ -246,10 +252,13 @@ impl Case<'_> {
                 let leaf =
                     leaves.iter().find(|leaf| leaf.index == index).ok_or(Invalid::Remove)?;
                 let own = leaf.handle == handle && leaf.device == device;
-                let bare = self.aad.len() == HASH_BYTES && terms.add.is_none();
+                let bare = join_signature.is_none() && self.change.add.is_empty();
                 if own && bare { Ok(()) } else { Err(Invalid::Remove) }
             }
-            (None, _) => self.by_link((&handle, &device), leaves, old),
+            (None, _) => {
+                let signature = join_signature.ok_or(Invalid::Join)?;
+                self.by_link((&handle, &device), leaves, old, &signature)
+            }
             (Some(_), Some(_)) => Err(Invalid::Remove),
         }
     }
@@ -259,8 +268,9 @@ impl Case<'_> {
         (handle, device): (&Handle, &Device),
         leaves: &[Leaf],
         old: &Context,
+        signature: &[u8; 64],
     ) -> Result<(), Invalid> {
-        let Some([entry]) = self.terms.add.as_deref() else {
+        let [entry] = self.change.add.as_slice() else {
             return Err(Invalid::Add);
         };
         if entry.handle != *handle || leaves.iter().any(|leaf| leaf.handle == *handle) {
@@ -269,10 +279,9 @@ impl Case<'_> {
         if entry.admin || old.roles.listed(&device.account) != Role::Member {
             return Err(Invalid::Flags);
         }
-        let (hash, signature) = self.aad.split_at_checked(HASH_BYTES).ok_or(Invalid::Terms)?;
         let signed = old
             .join_key
-            .is_some_and(|key| keys::verify_join_entry(&key, hash, signature));
+            .is_some_and(|key| keys::verify_join_entry(&key, &self.hash, signature));
         if signed && old.roles.join_allowed { Ok(()) } else { Err(Invalid::Join) }
     }
 }
@@ -282,7 +291,7 @@ fn pairs(leaves: &[Leaf]) -> Vec<(Handle, AccountKey)> {
 }
 
 /// What a member's commit changes, for the question whether it may.
-struct Change<'a> {
+struct Step<'a> {
     old: &'a Context,
     new: &'a Context,
     removed: &'a [&'a Leaf],
@@ -290,7 +299,7 @@ struct Change<'a> {
     close: bool,
 }
 
-impl Change<'_> {
+impl Step<'_> {
     fn allowed(&self, was: &Standing<'_>, becomes: &Standing<'_>) -> Result<(), Invalid> {
         let role = was.role(&self.author.account);
         let names = self.old.roles.owners != self.new.roles.owners

@@ -96,7 +96,8 @@ impl Chat {
     /// [`ChatError::UnknownGroup`].
     pub fn group(&mut self, group: &GroupId) -> Result<Group, ChatError> {
         let record = self.record(group)?;
-        let pending = record.pending.as_ref().map(|pending| record.submission(pending));
+        let pending =
+            record.pending.as_ref().map(|pending| record.submission(pending)).transpose()?;
         let mut view = Group {
             id: record.group,
             hub: record.hub.clone(),

@@ -1,6 +1,7 @@
 //! Joining because a member added this device: GROUP_INVITE (CCP-1 section 5.2).
 
 use bytes::Bytes;
+use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::id::GroupId;
 use openmls::group::{MlsGroup, ProcessedWelcome};
 use openmls::messages::group_info::VerifiableGroupInfo;
@@ -11,7 +12,6 @@ use super::package::{Published, Use};
 use super::profile::{self, Context};
 use super::record::{Record, State};
 use super::store::Label;
-use super::wire::Invite;
 use super::{Chat, ChatError, device, keys};
 
 /// What became of an invitation.
@@ -37,7 +37,7 @@ impl Chat {
     /// fit. The key package stays.
     pub fn join(
         &mut self,
-        invite: &Invite,
+        invite: &GroupInvite,
         infos: &[(u64, Bytes)],
     ) -> Result<Joined, ChatError> {
         let group = invite.group;
@@ -57,7 +57,7 @@ impl Chat {
 
     fn join_group(
         &mut self,
-        invite: &Invite,
+        invite: &GroupInvite,
         infos: &[(u64, Bytes)],
         old: Option<Record>,
     ) -> Result<(), ChatError> {
@@ -94,7 +94,7 @@ impl Chat {
 
     fn joined(
         &mut self,
-        invite: &Invite,
+        invite: &GroupInvite,
         published: Published,
         old: Option<Record>,
         mls: MlsGroup,
@@ -120,7 +120,7 @@ impl Chat {
     }
 
     /// The package whose handle the invitation names.
-    fn invited(&self, invite: &Invite) -> Result<Published, ChatError> {
+    fn invited(&self, invite: &GroupInvite) -> Result<Published, ChatError> {
         self.provider
             .store()
             .all::<Published>(Label::Package)?
@@ -150,7 +150,7 @@ const NEEDS_TREE: &str = "tree outside the welcome";
 
 /// The tree in the sealed GroupInfo of the commit that the Welcome belongs to.
 fn outside_tree(
-    invite: &Invite,
+    invite: &GroupInvite,
     welcome: &VerifiableGroupInfo,
     infos: &[(u64, Bytes)],
 ) -> Result<RatchetTreeIn, ChatError> {
