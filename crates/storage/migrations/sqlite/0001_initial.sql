@@ -151,6 +151,14 @@ CREATE TABLE group_fanout (
     UNIQUE (grp, handle)
 ) STRICT;
 
+-- Handles taken off the list because their references were gone, until a commit removes the leaf.
+CREATE TABLE group_gone (
+    id     INTEGER PRIMARY KEY,
+    grp    INTEGER NOT NULL REFERENCES groups (id) ON DELETE CASCADE,
+    handle BLOB    NOT NULL,
+    UNIQUE (grp, handle)
+) STRICT;
+
 CREATE TABLE group_log (
     grp       INTEGER NOT NULL REFERENCES groups (id) ON DELETE CASCADE,
     position  INTEGER NOT NULL,

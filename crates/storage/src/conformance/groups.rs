@@ -191,9 +191,58 @@ pub(crate) async fn a_list_without_an_admin_makes_all_admins(store: &Store) {
         .unwrap();
 
     assert_eq!(done.removed, [member(1, true).handle]);
+    assert_eq!(done.group.gone, done.removed);
     assert_eq!(done.group.entries, [member(2, true), member(3, true)]);
     assert_eq!(done.group.head, 1);
     assert_eq!(Some(done.group), store.group(&group_id(1)).await.unwrap());
+}
+
+pub(crate) async fn a_departed_handle_is_remembered_until_a_commit_removes_or_adds_it(
+    store: &Store,
+) {
+    store.create_group(new_group(1), at(1)).await.unwrap();
+    let add = vec![member(2, false), member(3, false)];
+    store
+        .commit(
+            Commit {
+                add,
+                ..commit(0, 1)
+            },
+            at(2),
+        )
+        .await
+        .unwrap();
+    let (two, three) = (member(2, false).handle, member(3, false).handle);
+    let gone = async || store.group(&group_id(1)).await.unwrap().unwrap().gone;
+
+    store
+        .remove_handles(&group_id(1), vec![two, three], at(3))
+        .await
+        .unwrap();
+    assert_eq!(gone().await, [two, three]);
+    store
+        .commit(
+            Commit {
+                remove: vec![two],
+                ..commit(1, 2)
+            },
+            at(4),
+        )
+        .await
+        .unwrap();
+    assert_eq!(gone().await, [three]);
+    let again = vec![member(3, false)];
+    store
+        .commit(
+            Commit {
+                add: again,
+                ..commit(2, 3)
+            },
+            at(5),
+        )
+        .await
+        .unwrap();
+    assert_eq!(gone().await, []);
 }
 
 pub(crate) async fn removal_raises_the_revision_only_if_somebody_left(store: &Store) {

@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::convert::{millis, text_id, unsigned};
 use super::writer::Tx;
 use super::{Sqlite, log, queues};
-use crate::StoreError;
 use crate::store::groups::{
     Commit, CommitOutcome, Fanout, FanoutEntry, Group, GroupCreated, GroupHead, GroupRemoval,
     JoinKeyChange, NewGroup,
 };
 use crate::store::queues::{EntryKind, Spooled};
+use crate::{Store, StoreError};
 
 impl Sqlite {
     pub(crate) async fn create_group(
@@ -118,10 +118,15 @@ fn load(connection: &Connection, group: &GroupId) -> Result<Option<Group>, Store
             })
         })?
         .collect::<Result<_, _>>()?;
+    let gone = connection
+        .prepare_cached("SELECT handle FROM group_gone WHERE grp = ?1 ORDER BY id")?
+        .query_map([found.row], |row| Ok(Handle::new(row.get(0)?)))?
+        .collect::<Result<_, _>>()?;
     Ok(Some(Group {
         head: found.head,
         revision: found.revision,
         entries,
+        gone,
         join_key: found.join_key,
         closed: found.closed,
     }))
@@ -221,9 +226,11 @@ fn refuse(tx: &Tx<'_>, commit: &Commit, found: &Found) -> Result<CommitOutcome, 
 fn change_list(tx: &Tx<'_>, commit: &Commit, found: &Found) -> Result<(), StoreError> {
     for handle in &commit.remove {
         remove_entry(tx, found.row, handle)?;
+        forget_gone(tx, found.row, handle)?;
     }
     for entry in &commit.add {
         add_entry(tx, found.row, entry)?;
+        forget_gone(tx, found.row, &entry.handle)?;
     }
     for (handle, admin) in &commit.admins {
         tx.execute(
@@ -255,6 +262,28 @@ fn remove_entry(tx: &Tx<'_>, row: i64, handle: &Handle) -> Result<bool, StoreErr
         params![row, handle.as_bytes()],
     )?;
     Ok(removed > 0)
+}
+
+/// A commit may remove this handle's leaf though the handle is not in the list any more.
+fn remember_gone(tx: &Tx<'_>, row: i64, handle: &Handle) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT OR IGNORE INTO group_gone (grp, handle) VALUES (?1, ?2)",
+        params![row, handle.as_bytes()],
+    )?;
+    tx.execute(
+        "DELETE FROM group_gone WHERE grp = ?1 AND id NOT IN
+             (SELECT id FROM group_gone WHERE grp = ?1 ORDER BY id DESC LIMIT ?2)",
+        params![row, i64::try_from(Store::GONE_KEPT).unwrap_or(i64::MAX)],
+    )?;
+    Ok(())
+}
+
+fn forget_gone(tx: &Tx<'_>, row: i64, handle: &Handle) -> Result<(), StoreError> {
+    tx.execute(
+        "DELETE FROM group_gone WHERE grp = ?1 AND handle = ?2",
+        params![row, handle.as_bytes()],
+    )?;
+    Ok(())
 }
 
 /// After a change: an empty list closes the group, and a list without an admin makes all admins.
@@ -294,6 +323,7 @@ fn remove_gone(
     let mut removed = Vec::new();
     for handle in handles {
         if remove_entry(tx, found.row, handle)? {
+            remember_gone(tx, found.row, handle)?;
             removed.push(*handle);
         }
     }

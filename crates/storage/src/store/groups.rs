@@ -65,6 +65,9 @@ pub struct Group {
     pub revision: u64,
     /// The list.
     pub entries: Fanout,
+    /// Handles that [`Store::remove_handles`] took off the list and no commit has removed or added
+    /// since: the last [`Store::GONE_KEPT`] of them, oldest first.
+    pub gone: Vec<Handle>,
     /// The join key in force.
     pub join_key: Option<JoinKey>,
     /// Whether it was closed or its list ran empty: it takes no more commits and messages and is
@@ -197,6 +200,8 @@ impl Store {
     pub const GROUP_INFOS_KEPT: u64 = 16;
     /// How long log entries are kept (CCP-1 section 5.4).
     pub const LOG_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+    /// Departed handles remembered for a group.
+    pub const GONE_KEPT: usize = 256;
     /// How long a closed group stays before it is deleted.
     pub const CLOSED_KEPT: Duration = Duration::from_secs(24 * 3600);
 
