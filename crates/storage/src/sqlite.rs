@@ -146,11 +146,12 @@ impl Sqlite {
     }
 
     /// Runs `work` on the writer thread, in a transaction that it shares with others; answers after
-    /// the commit. An error of `work` undoes what `work` did and nothing else.
+    /// the commit. If `work` fails, nothing of it is done, and the others are not touched: all are
+    /// rolled back and run again one by one, so `work` may run twice.
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.0.writer.run(work).await
     }

@@ -59,8 +59,8 @@ pub(super) fn configure_writer(connection: &Connection) -> Result<(), OpenError>
              PRAGMA secure_delete = FAST;
              PRAGMA temp_store = MEMORY;
              PRAGMA cache_size = -32768;
-             PRAGMA wal_autocheckpoint = 4000;
-             PRAGMA journal_size_limit = 67108864;",
+             PRAGMA wal_autocheckpoint = 8000;
+             PRAGMA journal_size_limit = 134217728;",
         )
         .map_err(database)?;
     require(connection, "journal_mode", "wal")?;

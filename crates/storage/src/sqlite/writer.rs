@@ -1,5 +1,8 @@
-//! The thread that alone writes. Everything that waits becomes one transaction with one commit; a
-//! savepoint per request keeps one that fails from undoing the others.
+//! The thread that alone writes. Everything that waits becomes one transaction with one commit. If a
+//! request fails, all are undone and run again, each in a transaction of its own.
+//!
+//! Savepoints would spare the second run, but SQLite copies every page changed under one: a third of
+//! the cost of an entry, for a case that is rare.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -38,14 +41,14 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// A request runs once, is told how the commit went, and answers.
+/// A request runs, perhaps again after a rollback, is told how the commit went, and answers.
 trait Request: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 struct Typed<T, F> {
-    work: Option<F>,
+    work: F,
     done: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -53,13 +56,10 @@ struct Typed<T, F> {
 impl<T, F> Request for Typed<T, F>
 where
     T: Send,
-    F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send,
+    F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let done = self
-            .work
-            .take()
-            .map_or(Err(StoreError::Closed), |work| work(tx));
+        let done = (self.work)(tx);
         let verdict = done.as_ref().map(drop).map_err(Clone::clone);
         self.done = Some(done);
         verdict
@@ -97,11 +97,11 @@ impl Writer {
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let request = Typed {
-            work: Some(work),
+            work,
             done: None,
             reply,
         };
@@ -201,57 +201,73 @@ impl Thread {
         if batch.is_empty() {
             return;
         }
-        let committed = self.transact(&mut batch);
-        if committed.is_ok() {
+        let outcome = self.transact(&mut batch);
+        if let Ok(Outcome::Committed) = outcome {
             self.setting.shown.forget(self.forgotten_gaps.drain(..));
         } else {
             self.forgotten_gaps.clear();
             self.bodies.forget_all();
-            // The outcome is unknown and this connection's idea of the file with it.
-            self.connection = None;
         }
+        let committed = match outcome {
+            Ok(Outcome::Undone) if batch.len() > 1 => {
+                batch
+                    .into_iter()
+                    .for_each(|request| self.handle(vec![request]));
+                return;
+            }
+            // A request that is alone answers with its own error.
+            Ok(Outcome::Committed | Outcome::Undone) => Ok(()),
+            Err(failed) => {
+                // The outcome is unknown, and this connection's idea of the file with it.
+                self.connection = None;
+                Err(failed)
+            }
+        };
         for request in batch {
             self.setting.tally.count_write_request();
             request.answer(committed.clone());
         }
     }
 
-    fn transact(&mut self, batch: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
+    fn transact(&mut self, batch: &mut [Box<dyn Request>]) -> Result<Outcome, StoreError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             gone => gone.insert(open::reopened_writer(&self.setting.path)?),
         };
         let before = connection.total_changes();
         run_cached(connection, "BEGIN IMMEDIATE")?;
-        for request in batch {
-            run_cached(connection, "SAVEPOINT request")?;
-            let gaps = self.forgotten_gaps.len();
-            let mut tx = Tx {
-                connection,
-                bodies: &mut self.bodies,
-                limits: self.setting.limits,
-                shown: &self.setting.shown,
-                forgotten_gaps: &mut self.forgotten_gaps,
-            };
-            let done = request.run(&mut tx);
-            if let Err(failed) = done {
-                if connection.is_autocommit() {
-                    // A full disk or an I/O error has rolled back everything.
-                    return Err(failed);
-                }
-                self.bodies.forget_all();
-                self.forgotten_gaps.truncate(gaps);
-                run_cached(connection, "ROLLBACK TO request")?;
+        let mut tx = Tx {
+            connection,
+            bodies: &mut self.bodies,
+            limits: self.setting.limits,
+            shown: &self.setting.shown,
+            forgotten_gaps: &mut self.forgotten_gaps,
+        };
+        let done = batch
+            .iter_mut()
+            .try_for_each(|request| request.run(&mut tx));
+        if let Err(failed) = done {
+            // A full disk or an I/O error has rolled back already.
+            if connection.is_autocommit() || matches!(failed, StoreError::Unavailable(_)) {
+                return Err(failed);
             }
-            run_cached(connection, "RELEASE request")?;
+            run_cached(connection, "ROLLBACK")?;
+            return Ok(Outcome::Undone);
         }
         run_cached(connection, "COMMIT")?;
         let rows = connection.total_changes() - before;
         if rows > 0 {
             self.setting.tally.count_commit(rows);
         }
-        Ok(())
+        Ok(Outcome::Committed)
     }
+}
+
+/// How a transaction ended while the store is up.
+enum Outcome {
+    Committed,
+    /// A request failed, and all are undone.
+    Undone,
 }
 
 fn run_cached(connection: &Connection, sql: &str) -> rusqlite::Result<()> {

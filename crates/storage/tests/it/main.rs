@@ -1,5 +1,7 @@
 //! What only the embedded store promises: lock, files, schema, damage; and the data manifest.
 
+#![cfg(test)]
+
 mod damage;
 mod manifest;
 mod opening;
