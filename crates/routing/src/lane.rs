@@ -287,6 +287,12 @@ impl<L> Lane<L> {
         self.state == State::Closed
     }
 
+    /// Forgets the acknowledged keys, up to some 80 KiB in a busy lane: repeats of them are delivered
+    /// again, and dropped by the far end. For when memory is short.
+    pub fn forget_acked(&mut self) {
+        self.keys.forget_acked();
+    }
+
     /// Whether the lane has ended; appends come back.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -61,6 +61,12 @@ impl Keys {
         }
     }
 
+    pub(super) fn forget_acked(&mut self) {
+        self.acked = VecDeque::new();
+        self.known.retain(|_, known| *known != Known::Acked);
+        self.known.shrink_to_fit();
+    }
+
     #[cfg(test)]
     pub(super) fn acked(&self) -> impl Iterator<Item = &DedupeKey> {
         self.acked.iter()

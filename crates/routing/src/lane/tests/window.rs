@@ -193,3 +193,19 @@ fn a_revoked_queue_is_gone_with_everything_in_it() {
     assert_eq!(effects(|out| lane.spooled(stored(1, 1), out)), []);
     assert!(lane.is_closed() && lane.bytes() == 0);
 }
+
+#[test]
+fn forgotten_keys_are_new_again_and_those_in_the_window_stay_known() {
+    let now = Instant::now();
+    let mut lane = live(Settings::mailbox());
+    append(&mut lane, envelope(1), 10, now);
+    let sent = pump(&mut lane, FIRST);
+    effects(|out| lane.acked(sent, out));
+    append(&mut lane, envelope(2), 11, now);
+
+    lane.forget_acked();
+
+    append(&mut lane, envelope(1), 12, now);
+    append(&mut lane, envelope(2), 13, now);
+    assert_eq!(lane.len(), 2);
+}
