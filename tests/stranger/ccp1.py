@@ -210,7 +210,6 @@ class Session:
         elif frame.kind != PADDING:
             raise ProtocolError(f"unexpected frame type {frame.kind:#x}")
 
-
     def _check_number(self, frame):
         if self.first_ack is None and frame.kind not in (ACK, ERROR):
             raise ProtocolError("the first sealed frame must be the first ACK")

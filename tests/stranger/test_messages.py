@@ -243,7 +243,7 @@ def test_messages_arrive_in_the_order_sent(pair):
 def test_everybody_but_the_author_gets_a_message(server):
     sessions = [server.register() for _ in range(4)]
     members = make_group(*sessions)
-    for session, member in zip(sessions, members):
+    for session, member in zip(sessions, members, strict=True):
         session.join(member)
 
     sequence, message_id = sessions[1].message(1, b"sealed")
