@@ -126,7 +126,8 @@ impl Sqlite {
             .await
     }
 
-    pub(crate) async fn sweep_expired(&self, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn sweep_expired(&self, clock: ExpiryClock) -> Result<bool, StoreError> {
+        let now = clock.time();
         self.write(move |tx| {
             let invites = invites::sweep(tx, now)?;
             let packages = key_packages::sweep(tx, now)?;

@@ -4,10 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use commucat_proto::time::Timestamp;
-
 use crate::sqlite;
-use crate::{OpenError, StoreError};
+use crate::{ExpiryClock, OpenError, StoreError};
 
 pub(crate) mod capabilities;
 pub(crate) mod clock;
@@ -188,13 +186,14 @@ impl Store {
     }
 
     /// Removes what has outlived its use and is cheap to find: expired invites, key packages,
-    /// claims and claim budgets. At most a few hundred rows a call; `true` if more is left.
+    /// claims and claim budgets, by the stored clock. At most a few hundred rows of each a call;
+    /// `true` if more is left.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; nothing was removed, or see [`StoreError::Unavailable`].
-    pub async fn sweep_expired(&self, now: Timestamp) -> Result<bool, StoreError> {
-        on_backend!(self, backend => backend.sweep_expired(now).await)
+    pub async fn sweep_expired(&self, clock: ExpiryClock) -> Result<bool, StoreError> {
+        on_backend!(self, backend => backend.sweep_expired(clock).await)
     }
 }
 

@@ -51,7 +51,12 @@ pub(crate) async fn invites_are_listed_until_they_are_swept(store: &Store) {
     };
 
     assert_eq!(store.invites().await.unwrap()[0], expected);
-    assert!(!store.sweep_expired(at(1_000)).await.unwrap());
+    assert!(
+        !store
+            .sweep_expired(crate::ExpiryClock(at(1_000)))
+            .await
+            .unwrap()
+    );
 
     let left: Vec<_> = store
         .invites()

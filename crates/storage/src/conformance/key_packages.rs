@@ -123,7 +123,12 @@ pub(crate) async fn ended_packages_are_not_handed_out(store: &Store) {
 
     assert_eq!(texts(&claim(store, 1, 100).await.unwrap()), ["single 2"]);
 
-    assert!(!store.sweep_expired(at(100)).await.unwrap());
+    assert!(
+        !store
+            .sweep_expired(crate::ExpiryClock(at(100)))
+            .await
+            .unwrap()
+    );
     assert_eq!(count(store, 1).await.single_use, 0);
 }
 
