@@ -59,14 +59,14 @@ pub use self::message::{Opened, Received, Sealed};
 pub use self::package::{OwnPackage, Use};
 pub use self::profile::Suite;
 pub use self::propose::{Proposal, Submission};
+use self::provider::Provider;
+use self::record::Record;
 pub use self::roles::{Role, Roles};
 pub use self::safety::safety_number;
 pub use self::store::{RowChange, Secret, StoreError};
 pub use self::validity::Invalid;
 pub use self::view::{Group, Member, Membership};
 pub use self::welcome::Joined;
-use self::provider::Provider;
-use self::record::Record;
 
 /// Groups kept decoded in memory; others are decoded again when they are used.
 const CACHE_MAX: usize = 64;
@@ -80,7 +80,9 @@ pub struct Chat {
 
 impl fmt::Debug for Chat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chat").field("cached", &self.groups.len()).finish_non_exhaustive()
+        f.debug_struct("Chat")
+            .field("cached", &self.groups.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +97,11 @@ impl Chat {
         rows: impl IntoIterator<Item = (Vec<u8>, Secret)>,
     ) -> Result<Self, StoreError> {
         let provider = Provider::load(rows)?;
-        Ok(Self { identity, provider, groups: HashMap::new() })
+        Ok(Self {
+            identity,
+            provider,
+            groups: HashMap::new(),
+        })
     }
 
     /// A renewed certificate of this device; groups get it with the next own commit.

@@ -4,7 +4,7 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{GroupId, Handle};
 use openmls::group::{MlsGroup, ProcessMessageError};
 use openmls::prelude::{
-    MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
+    ContentType, MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
 };
 use openmls_traits::OpenMlsProvider as _;
 use tls_codec::Deserialize as _;
@@ -136,7 +136,8 @@ impl Chat {
         let mls = match pending.kind {
             PendingKind::Intent => {
                 let mut mls = self.take_stored(&group)?;
-                mls.merge_pending_commit(&self.provider).map_err(ChatError::mls("merge"))?;
+                mls.merge_pending_commit(&self.provider)
+                    .map_err(ChatError::mls("merge"))?;
                 if !record.intents.is_empty() {
                     record.intents.remove(0);
                 }
@@ -146,7 +147,10 @@ impl Chat {
                 if let Some(mut old) = self.provider.group(&group)? {
                     old.delete(self.provider.store())?;
                 }
-                let values = values.into_iter().map(|(key, value)| (key, value.into())).collect();
+                let values = values
+                    .into_iter()
+                    .map(|(key, value)| (key, value.into()))
+                    .collect();
                 self.provider.store().import(values);
                 self.take_stored(&group)?
             }
@@ -157,7 +161,11 @@ impl Chat {
         let advance = self.advance(&record, &mls, before, &author)?;
         record.save(self.provider.store())?;
         self.put_back(group, mls);
-        Ok(Applied::Advanced(Box::new(Advance { own: true, closed, ..advance })))
+        Ok(Applied::Advanced(Box::new(Advance {
+            own: true,
+            closed,
+            ..advance
+        })))
     }
 
     /// The group as the store has it, whatever the cache holds.
@@ -172,7 +180,11 @@ impl Chat {
         let before = Before::of(&mls)?;
         let outcome = self.stage(&mut mls, &before, entry)?;
         // Whatever the entry is, a commit of ours for this position has lost.
-        if record.pending.take().is_some_and(|lost| matches!(lost.kind, PendingKind::Intent)) {
+        if record
+            .pending
+            .take()
+            .is_some_and(|lost| matches!(lost.kind, PendingKind::Intent))
+        {
             mls.clear_pending_commit(self.provider.store())?;
         }
         record.position = entry.position;
@@ -184,7 +196,8 @@ impl Chat {
             }
             Ok(staged) => staged,
         };
-        mls.merge_staged_commit(&self.provider, *staged).map_err(ChatError::mls("merge"))?;
+        mls.merge_staged_commit(&self.provider, *staged)
+            .map_err(ChatError::mls("merge"))?;
         record.state = match (mls.is_active(), entry.change.close) {
             (false, _) => State::Removed,
             (true, true) => State::Closed,
@@ -194,7 +207,10 @@ impl Chat {
             record.intents.clear();
         }
         let advance = self.advance(&record, &mls, Some(before), &entry.author)?;
-        let advance = Box::new(Advance { closed: entry.change.close, ..advance });
+        let advance = Box::new(Advance {
+            closed: entry.change.close,
+            ..advance
+        });
         record.save(self.provider.store())?;
         self.put_back(group, mls);
         Ok(match record.state {
@@ -234,8 +250,12 @@ impl Chat {
         author: &Handle,
     ) -> Result<Advance, ChatError> {
         let after = Before::of(mls)?;
-        let known = before.as_ref().map(|before| before.leaves.as_slice()).unwrap_or_default();
-        let missing_in = |all: &[Leaf], leaf: &Leaf| !all.iter().any(|other| other.handle == leaf.handle);
+        let known = before
+            .as_ref()
+            .map(|before| before.leaves.as_slice())
+            .unwrap_or_default();
+        let missing_in =
+            |all: &[Leaf], leaf: &Leaf| !all.iter().any(|other| other.handle == leaf.handle);
         let member = |leaf: &Leaf| after.member(leaf);
         let mut everyone = after.leaves.iter().chain(known);
         let author = everyone.find(|leaf| leaf.handle == *author).map(member);
@@ -249,8 +269,17 @@ impl Chat {
             epoch: mls.epoch().as_u64(),
             author,
             own: false,
-            added: after.leaves.iter().filter(|l| missing_in(known, l)).map(member).collect(),
-            removed: known.iter().filter(|l| missing_in(&after.leaves, l)).map(member).collect(),
+            added: after
+                .leaves
+                .iter()
+                .filter(|l| missing_in(known, l))
+                .map(member)
+                .collect(),
+            removed: known
+                .iter()
+                .filter(|l| missing_in(&after.leaves, l))
+                .map(member)
+                .collect(),
             roles_changed: roles != Some(&after.context.roles),
             closed: false,
             tag,
@@ -266,7 +295,10 @@ impl Chat {
 }
 
 fn external(record: &Record) -> bool {
-    record.pending.as_ref().is_some_and(|p| matches!(p.kind, PendingKind::External(_)))
+    record
+        .pending
+        .as_ref()
+        .is_some_and(|p| matches!(p.kind, PendingKind::External(_)))
 }
 
 fn judge(
@@ -301,18 +333,28 @@ fn judge(
 fn unframe(context: &Context, entry: &LogEntry) -> Result<ProtocolMessage, Invalid> {
     match entry.commit.split_first() {
         Some((0, message)) => match protocol_message(message)? {
-            private @ ProtocolMessage::PrivateMessage(_) => Ok(private),
+            private @ ProtocolMessage::PrivateMessage(_) => commit(private),
             ProtocolMessage::PublicMessage(_) => Err(Invalid::Framing),
         },
         Some((1, sealed)) => {
             let message = keys::open_external(&context.group_key, &entry.group, sealed)
                 .ok_or(Invalid::Sealed)?;
             match protocol_message(&message)? {
-                public @ ProtocolMessage::PublicMessage(_) if public.is_external() => Ok(public),
+                public @ ProtocolMessage::PublicMessage(_) if public.is_external() => {
+                    commit(public)
+                }
                 _ => Err(Invalid::Framing),
             }
         }
         _ => Err(Invalid::Framing),
+    }
+}
+
+/// Decrypting a message uses up its key, so nothing but a commit may come that far.
+fn commit(message: ProtocolMessage) -> Result<ProtocolMessage, Invalid> {
+    match message.content_type() {
+        ContentType::Commit => Ok(message),
+        ContentType::Application | ContentType::Proposal => Err(Invalid::Framing),
     }
 }
 
@@ -321,7 +363,9 @@ fn protocol_message(mut bytes: &[u8]) -> Result<ProtocolMessage, Invalid> {
     if !bytes.is_empty() {
         return Err(Invalid::Framing);
     }
-    message.try_into_protocol_message().map_err(|_| Invalid::Framing)
+    message
+        .try_into_protocol_message()
+        .map_err(|_| Invalid::Framing)
 }
 
 /// Members and context at one moment.
@@ -332,9 +376,13 @@ struct Before {
 
 impl Before {
     fn of(mls: &MlsGroup) -> Result<Self, ChatError> {
-        let context = Context::of(mls.public_group().group_context())
-            .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
-        Ok(Self { leaves: device::leaves(mls)?, context })
+        let context = Context::of(mls.public_group().group_context()).ok_or(ChatError::Welcome(
+            "the group's context is not of the profile",
+        ))?;
+        Ok(Self {
+            leaves: device::leaves(mls)?,
+            context,
+        })
     }
 
     fn member(&self, leaf: &Leaf) -> Member {

@@ -174,7 +174,11 @@ impl Body {
                 });
             }
             Self::Delete(message) => message.write(to),
-            Self::Capability { account, domain, capability } => to.map(|map| {
+            Self::Capability {
+                account,
+                domain,
+                capability,
+            } => to.map(|map| {
                 map.put(0, account);
                 map.put(1, domain);
                 map.put(2, capability);
@@ -195,7 +199,10 @@ impl Body {
                     2 => Stage::Read,
                     _ => return Err(CborError::Range("the stage of a receipt")),
                 };
-                Ok(Self::Receipt { stage, messages: from.list(MessageId::read)? })
+                Ok(Self::Receipt {
+                    stage,
+                    messages: from.list(MessageId::read)?,
+                })
             })?,
             3 => {
                 let (to, text) = message_and_text(from)?;
@@ -216,9 +223,14 @@ impl Body {
                     }
                     Ok(())
                 })?;
-                Self::Settings { name: required(name, 0)? }
+                Self::Settings {
+                    name: required(name, 0)?,
+                }
             }
-            _ => Self::Unknown { kind, body: item.clone() },
+            _ => Self::Unknown {
+                kind,
+                body: item.clone(),
+            },
         })
     }
 }
@@ -271,17 +283,31 @@ mod tests {
     fn every_kind_survives_a_round_trip() {
         let bodies = [
             Body::Text("grüß dich".to_owned()),
-            Body::Receipt { stage: Stage::Read, messages: vec![MessageId::new([1; 16])] },
-            Body::Reaction { to: MessageId::new([1; 16]), text: "👍".to_owned() },
-            Body::Edit { of: MessageId::new([1; 16]), text: "b".to_owned() },
+            Body::Receipt {
+                stage: Stage::Read,
+                messages: vec![MessageId::new([1; 16])],
+            },
+            Body::Reaction {
+                to: MessageId::new([1; 16]),
+                text: "👍".to_owned(),
+            },
+            Body::Edit {
+                of: MessageId::new([1; 16]),
+                text: "b".to_owned(),
+            },
             Body::Delete(MessageId::new([1; 16])),
             Body::Capability {
                 account: AccountKey::new([2; 32]),
                 domain: Domain::parse("example.org").unwrap(),
                 capability: Token::new([3; 16]),
             },
-            Body::Settings { name: "friends".to_owned() },
-            Body::Unknown { kind: 99, body: vec![0x82, 0x01, 0x02].into() },
+            Body::Settings {
+                name: "friends".to_owned(),
+            },
+            Body::Unknown {
+                kind: 99,
+                body: vec![0x82, 0x01, 0x02].into(),
+            },
         ];
 
         for body in bodies {
@@ -300,7 +326,10 @@ mod tests {
         }
         .encode();
 
-        assert_eq!(bytes, [0xa4, 0, 1, 1, 0x62, b'h', b'i', 2, 0x19, 0x03, 0xe8, 4, 1]);
+        assert_eq!(
+            bytes,
+            [0xa4, 0, 1, 1, 0x62, b'h', b'i', 2, 0x19, 0x03, 0xe8, 4, 1]
+        );
     }
 
     #[test]
@@ -329,6 +358,9 @@ mod tests {
     fn unknown_keys_are_ignored() {
         let bytes = [0xa5, 0, 1, 1, 0x61, b'x', 2, 1, 4, 1, 0x18, 40, 0x80];
 
-        assert_eq!(Content::decode(&bytes).unwrap().body, Body::Text("x".to_owned()));
+        assert_eq!(
+            Content::decode(&bytes).unwrap().body,
+            Body::Text("x".to_owned())
+        );
     }
 }

@@ -89,7 +89,12 @@ impl Chat {
         let sealed_ref = new.sealed_ref;
         Ok(GroupCreate {
             group: new.group,
-            fanout: vec![FanoutEntry { handle, domain: new.hub, sealed_ref, admin: true }],
+            fanout: vec![FanoutEntry {
+                handle,
+                domain: new.hub,
+                sealed_ref,
+                admin: true,
+            }],
             sealed_group_info: Some(sealed),
             join_key: context.join_key.map(JoinKey::new),
         })

@@ -5,8 +5,8 @@ use commucat_crypto::secret::Secret;
 use commucat_proto::id::{AccountKey, DeviceId, Handle};
 use commucat_proto::time::Timestamp;
 use openmls::group::MlsGroup;
-use openmls::prelude::{BasicCredential, Credential, CredentialWithKey, LeafNode, LeafNodeIndex};
 use openmls::prelude::SignatureScheme;
+use openmls::prelude::{BasicCredential, Credential, CredentialWithKey, LeafNode, LeafNodeIndex};
 use openmls_basic_credential::SignatureKeyPair;
 
 use super::error::ChatError;
@@ -22,7 +22,9 @@ pub struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("device", &self.device).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }
 
@@ -43,7 +45,12 @@ impl Identity {
             mls_seed.expose().to_vec(),
             public.to_vec(),
         );
-        Ok(Self { certificate, device, signer, public })
+        Ok(Self {
+            certificate,
+            device,
+            signer,
+            public,
+        })
     }
 
     /// The account of this device.
@@ -90,7 +97,11 @@ pub(super) fn leaves(group: &MlsGroup) -> Result<Vec<Leaf>, ChatError> {
     let leaf = |index| {
         let node = group.public_group().leaf(index)?;
         let handle = profile::handle(node)?;
-        Some(Leaf { index, handle, device: named(node.credential())? })
+        Some(Leaf {
+            index,
+            handle,
+            device: named(node.credential())?,
+        })
     };
     group
         .members()
@@ -102,7 +113,10 @@ pub(super) fn leaves(group: &MlsGroup) -> Result<Vec<Leaf>, ChatError> {
 /// The device that a credential names, without checking the certificate again.
 pub(super) fn named(credential: &Credential) -> Option<Device> {
     let claims = keys::claims(identity(credential)?)?;
-    Some(Device { account: claims.account, id: claims.device })
+    Some(Device {
+        account: claims.account,
+        id: claims.device,
+    })
 }
 
 /// Whether a leaf's certificate holds at `now`.
@@ -114,7 +128,10 @@ pub(super) fn holds(leaf: &LeafNode, now: Timestamp) -> bool {
 fn certified(certificate: &[u8]) -> Option<(Device, [u8; 32])> {
     let certificate = keys::verified(certificate)?;
     let key = certificate.mls_key().as_ref().try_into().ok()?;
-    let device = Device { account: *certificate.account(), id: certificate.device().clone() };
+    let device = Device {
+        account: *certificate.account(),
+        id: certificate.device().clone(),
+    };
     Some((device, key))
 }
 

@@ -65,6 +65,9 @@ impl ChatError {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        move |source| Self::Mls { step, source: Box::new(source) }
+        move |source| Self::Mls {
+            step,
+            source: Box::new(source),
+        }
     }
 }

@@ -47,15 +47,24 @@ impl Chat {
         let record = self.record(group)?;
         record.member()?;
         let mls = self.take(group)?;
-        let context = Context::of(mls.public_group().group_context())
-            .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
+        let context = Context::of(mls.public_group().group_context()).ok_or(ChatError::Welcome(
+            "the group's context is not of the profile",
+        ))?;
         self.put_back(*group, mls);
         let info = newest(&context.group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
         self.attempt(group, |chat| {
             if record.pending.is_some() {
                 chat.clear_pending(group)?;
             }
-            chat.external(record, info, External { head, add: Vec::new(), signer: None })
+            chat.external(
+                record,
+                info,
+                External {
+                    head,
+                    add: Vec::new(),
+                    signer: None,
+                },
+            )
         })
     }
 
@@ -101,9 +110,16 @@ impl Chat {
         let group_key = Secret::new(*link.group_key.as_bytes());
         let info = newest(&group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
         let handle = record.own_handle();
-        let add = vec![FanoutEntry { handle, domain, sealed_ref, admin: false }];
+        let add = vec![FanoutEntry {
+            handle,
+            domain,
+            sealed_ref,
+            admin: false,
+        }];
         let signer = Some(Secret::new(*link.seed.as_bytes()));
-        self.attempt(&group, |chat| chat.external(record, info, External { head, add, signer }))
+        self.attempt(&group, |chat| {
+            chat.external(record, info, External { head, add, signer })
+        })
     }
 
     /// Whether this device and the newest GroupInfo that opens are in the same epoch: for a device
@@ -136,21 +152,34 @@ impl Chat {
         info: VerifiableGroupInfo,
         external: External,
     ) -> Result<Submission, ChatError> {
-        let context = Context::of(info.group_context())
-            .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
+        let context = Context::of(info.group_context()).ok_or(ChatError::Welcome(
+            "the group's context is not of the profile",
+        ))?;
         if external.signer.is_some() && !joinable(&context, &external) {
             return Err(ChatError::Forbidden);
         }
         let scratch = Provider::default();
         let (group, own, expect) = (record.group, record.own_handle(), external.head);
-        let change = Change { add: external.add, ..Change::default() };
+        let change = Change {
+            add: external.add,
+            ..Change::default()
+        };
         let hash = authenticated_hash(&group, expect, &change, &own);
         let signer = external.signer;
-        let join_signature = signer.as_ref().map(|seed| keys::sign_join_entry(seed, &hash));
-        let aad = AuthenticatedData { hash, join_signature }.to_bytes();
+        let join_signature = signer
+            .as_ref()
+            .map(|seed| keys::sign_join_entry(seed, &hash));
+        let aad = AuthenticatedData {
+            hash,
+            join_signature,
+        }
+        .to_bytes();
         let (mls, made) = self.commit_external(&scratch, &record, info, aad)?;
         welcome::trusted(&mls)?;
-        let twins = device::leaves(&mls)?.into_iter().filter(|leaf| leaf.handle == own).count();
+        let twins = device::leaves(&mls)?
+            .into_iter()
+            .filter(|leaf| leaf.handle == own)
+            .count();
         if twins != 1 {
             return Err(ChatError::Welcome("the handle is in the tree twice"));
         }
@@ -173,9 +202,18 @@ impl Chat {
             None => sign(&bundle, &record.handle, keys::Purpose::Commit)?,
         };
         let state = scratch.store().export();
-        let state = state.into_iter().map(|(key, value)| (key, value.to_vec())).collect();
+        let state = state
+            .into_iter()
+            .map(|(key, value)| (key, value.to_vec()))
+            .collect();
         let kind = PendingKind::External(state);
-        let pending = Pending { expect, commit, bundle, close: false, kind };
+        let pending = Pending {
+            expect,
+            commit,
+            bundle,
+            close: false,
+            kind,
+        };
         let submission = record.submission(&pending)?;
         record.pending = Some(pending);
         record.save(self.provider.store())?;
@@ -206,7 +244,12 @@ impl Chat {
             .map_err(ChatError::mls("external commit"))?
             .create_group_info(true)
             .use_ratchet_tree_extension(true)
-            .build(scratch.rand(), scratch.crypto(), &self.identity.signer, |_| true)
+            .build(
+                scratch.rand(),
+                scratch.crypto(),
+                &self.identity.signer,
+                |_| true,
+            )
             .map_err(ChatError::mls("external commit"))?
             .finalize(scratch)
             .map_err(ChatError::mls("external commit"))?;
@@ -234,8 +277,10 @@ fn newest(
     record: &Record,
     infos: &[(u64, Bytes)],
 ) -> Option<VerifiableGroupInfo> {
-    let mut infos: Vec<_> =
-        infos.iter().filter(|(position, _)| *position >= record.position).collect();
+    let mut infos: Vec<_> = infos
+        .iter()
+        .filter(|(position, _)| *position >= record.position)
+        .collect();
     infos.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
     infos.iter().find_map(|(position, sealed)| {
         let info = keys::open_group_info(key, &record.group, *position, sealed)?;

@@ -6,12 +6,13 @@ use commucat_proto::time::Timestamp;
 use openmls::framing::errors::MessageDecryptionError;
 use openmls::group::{MlsGroup, ProcessMessageError, ValidationError};
 use openmls::prelude::{
-    MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
+    ContentType, MlsMessageBodyIn, MlsMessageIn, ProcessedMessage, ProcessedMessageContent,
+    ProtocolMessage,
 };
 use tls_codec::Deserialize as _;
 
 use super::content::{Body, Content};
-use super::profile::Context;
+use super::profile::{Context, PAST_EPOCHS};
 use super::roles::{Role, Standing};
 use super::{Chat, ChatError, device};
 
@@ -82,7 +83,12 @@ impl Chat {
         record.member()?;
         record.counter += 1;
         record.save(self.provider.store())?;
-        Ok(Content { body, sent, reply_to, counter: record.counter })
+        Ok(Content {
+            body,
+            sent,
+            reply_to,
+            counter: record.counter,
+        })
     }
 
     /// Encrypts a content for the group as it is now.
@@ -110,7 +116,10 @@ impl Chat {
                 .map_err(ChatError::mls("seal"))?;
             let epoch = mls.epoch().as_u64();
             chat.put_back(*group, mls);
-            Ok(Sealed { msg: Msg::new(record.position, *message_id, &ciphertext), epoch })
+            Ok(Sealed {
+                msg: Msg::new(record.position, *message_id, &ciphertext),
+                epoch,
+            })
         })
     }
 
@@ -120,10 +129,14 @@ impl Chat {
     ///
     /// [`ChatError::Store`] only; a bad message is [`Received::Invalid`].
     pub fn open(&mut self, group: &GroupId, msg: &Msg) -> Result<Received, ChatError> {
-        let Some(message) = private_message(&msg.ciphertext(), group) else {
-            return Ok(Received::Invalid("not an MLS message of the group"));
+        let Some(message) = application_message(msg, group) else {
+            return Ok(Received::Invalid(
+                "not an application message under this header",
+            ));
         };
-        let Ok(mut mls) = self.take(group) else { return Ok(Received::Later) };
+        let Ok(mut mls) = self.take(group) else {
+            return Ok(Received::Later);
+        };
         let received = self.open_with(&mut mls, msg, message);
         self.put_back(*group, mls);
         received
@@ -136,10 +149,14 @@ impl Chat {
         message: ProtocolMessage,
     ) -> Result<Received, ChatError> {
         let epoch = message.epoch().as_u64();
-        if epoch > mls.epoch().as_u64() {
+        if !mls.is_active() {
+            return Ok(Received::Invalid("this device was removed"));
+        }
+        let current = mls.epoch().as_u64();
+        if epoch > current {
             return Ok(Received::Later);
         }
-        if !mls.is_active() {
+        if current - epoch > PAST_EPOCHS as u64 {
             return Ok(Received::TooOld);
         }
         let processed = match mls.process_message(&self.provider, message) {
@@ -147,19 +164,11 @@ impl Chat {
             Err(ProcessMessageError::StorageError(error)) => return Err(error.into()),
             Err(error) => return Ok(refused(&error)),
         };
-        if processed.aad() != msg.authenticated() {
-            return Ok(Received::Invalid("header is not the one that was sealed"));
-        }
         Ok(read(mls, processed, msg, epoch))
     }
 }
 
-fn read(
-    mls: &MlsGroup,
-    processed: ProcessedMessage,
-    msg: &Msg,
-    epoch: u64,
-) -> Received {
+fn read(mls: &MlsGroup, processed: ProcessedMessage, msg: &Msg, epoch: u64) -> Received {
     let Some(author) = device::named(processed.credential()) else {
         return Received::Invalid("author has no certificate");
     };
@@ -208,10 +217,19 @@ fn refused<E>(error: &ProcessMessageError<E>) -> Received {
     }
 }
 
-fn private_message(mut bytes: &[u8], group: &GroupId) -> Option<ProtocolMessage> {
+/// The MLS message, if all that can be known before it is decrypted is right. What MLS decrypts
+/// without complaint uses up its key, so a copy of a good ciphertext under another header, or of a
+/// commit, must not come that far.
+fn application_message(msg: &Msg, group: &GroupId) -> Option<ProtocolMessage> {
+    let ciphertext = msg.ciphertext();
+    let mut bytes = ciphertext.as_ref();
     let message = MlsMessageIn::tls_deserialize(&mut bytes).ok()?;
-    let message = message.try_into_protocol_message().ok()?;
-    let private = matches!(message, ProtocolMessage::PrivateMessage(_));
-    let good = private && bytes.is_empty() && message.group_id().as_slice() == group.as_bytes();
-    good.then_some(message)
+    let MlsMessageBodyIn::PrivateMessage(private) = message.extract() else {
+        return None;
+    };
+    let good = bytes.is_empty()
+        && private.aad() == msg.authenticated()
+        && private.content_type() == ContentType::Application
+        && private.group_id().as_slice() == group.as_bytes();
+    good.then_some(ProtocolMessage::PrivateMessage(private))
 }

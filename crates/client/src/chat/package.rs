@@ -60,7 +60,9 @@ impl Chat {
         count: usize,
         not_after: Timestamp,
     ) -> Result<Vec<OwnPackage>, ChatError> {
-        (0..count).map(|_| self.key_package(suite, usage, not_after)).collect()
+        (0..count)
+            .map(|_| self.key_package(suite, usage, not_after))
+            .collect()
     }
 
     fn key_package(
@@ -98,11 +100,16 @@ impl Chat {
             usage,
             not_after: not_after.as_millis(),
         };
-        self.provider.store().put(Label::Package, &published.reference, &published)?;
+        self.provider
+            .store()
+            .put(Label::Package, &published.reference, &published)?;
         let bytes = MlsMessageOut::from(package)
             .to_bytes()
             .map_err(ChatError::mls("key package"))?;
-        Ok(OwnPackage { bytes: bytes.into(), usage })
+        Ok(OwnPackage {
+            bytes: bytes.into(),
+            usage,
+        })
     }
 
     /// Deletes packages that nobody was given after `before`: a Welcome for them would have arrived
@@ -150,10 +157,15 @@ pub(super) fn verify(
     now: Option<Timestamp>,
 ) -> Result<KeyPackage, ChatError> {
     let package = parse(&claimed.package)?
-        .validate(&openmls_rust_crypto::RustCrypto::default(), ProtocolVersion::Mls10)
+        .validate(
+            &openmls_rust_crypto::RustCrypto::default(),
+            ProtocolVersion::Mls10,
+        )
         .map_err(|_| ChatError::Package("it does not verify"))?;
     if !profile::fits(&package) || package.ciphersuite() != suite.ciphersuite() {
-        return Err(ChatError::Package("its suite or lifetime is not the group's"));
+        return Err(ChatError::Package(
+            "its suite or lifetime is not the group's",
+        ));
     }
     let (_, device) = device::checked(package.leaf_node())
         .ok_or(ChatError::Package("its certificate does not verify"))?;
@@ -162,7 +174,9 @@ pub(super) fn verify(
     }
     if let Some(now) = now {
         if !device::holds(package.leaf_node(), now) {
-            return Err(ChatError::Package("its certificate has expired or is not valid yet"));
+            return Err(ChatError::Package(
+                "its certificate has expired or is not valid yet",
+            ));
         }
     }
     Ok(package)

@@ -6,7 +6,8 @@ use commucat_proto::wire::Cbor as _;
 use openmls::prelude::{
     Capabilities, Ciphersuite, CredentialType, Extension, ExtensionType, Extensions, GroupContext,
     KeyPackage, LeafNode, Lifetime, MlsGroupCreateConfig, MlsGroupJoinConfig,
-    PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, ProtocolVersion, SenderRatchetConfiguration, UnknownExtension,
+    PURE_CIPHERTEXT_WIRE_FORMAT_POLICY, ProtocolVersion, RequiredCapabilitiesExtension,
+    SenderRatchetConfiguration, UnknownExtension,
 };
 
 use super::roles::Roles;
@@ -53,7 +54,9 @@ impl Suite {
     }
 
     pub(super) fn of(suite: Ciphersuite) -> Option<Self> {
-        [Self::Hybrid, Self::Classical].into_iter().find(|known| known.ciphersuite() == suite)
+        [Self::Hybrid, Self::Classical]
+            .into_iter()
+            .find(|known| known.ciphersuite() == suite)
     }
 }
 
@@ -69,10 +72,30 @@ pub(super) fn capabilities() -> Capabilities {
     Capabilities::new(
         Some(&[ProtocolVersion::Mls10]),
         Some(&[Suite::Hybrid.ciphersuite(), Suite::Classical.ciphersuite()]),
-        Some(&[HANDLE, GROUP_KEY, JOIN_KEY, ROLES].map(ExtensionType::Unknown)),
+        Some(&extension_types()),
         None,
         Some(&[CredentialType::Basic]),
     )
+}
+
+/// What a leaf of the profile supports: its own extensions, and the mark of last-resort packages.
+fn extension_types() -> [ExtensionType; 5] {
+    let [handle, group_key, join_key, roles] =
+        [HANDLE, GROUP_KEY, JOIN_KEY, ROLES].map(ExtensionType::Unknown);
+    [
+        handle,
+        group_key,
+        join_key,
+        roles,
+        ExtensionType::LastResort,
+    ]
+}
+
+/// What every member must support. Each group has it in its context: OpenMLS refuses a commit that
+/// sets a context extension which is not required of all.
+fn required() -> Extension {
+    let types = [HANDLE, GROUP_KEY, JOIN_KEY, ROLES].map(ExtensionType::Unknown);
+    Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(&types, &[], &[]))
 }
 
 pub(super) fn join_config() -> MlsGroupJoinConfig {
@@ -146,15 +169,22 @@ impl Context {
         })
     }
 
-    /// The extensions of a context that carries this, and what else `base` carries.
-    pub(super) fn extensions(&self, base: Option<&GroupContext>) -> Option<Extensions<GroupContext>> {
+    /// The extensions of a context that carries this, and what else `base` carries; without a base,
+    /// those of a new group.
+    pub(super) fn extensions(
+        &self,
+        base: Option<&GroupContext>,
+    ) -> Option<Extensions<GroupContext>> {
         let join_key = self.join_key.map(|key| key.to_vec()).unwrap_or_default();
         let mut extensions = vec![
             unknown(GROUP_KEY, self.group_key.expose().to_vec()),
             unknown(JOIN_KEY, join_key),
             unknown(ROLES, self.roles.encode()),
         ];
-        extensions.extend(base.iter().flat_map(|base| others(base)).cloned());
+        match base {
+            Some(base) => extensions.extend(others(base).cloned()),
+            None => extensions.push(required()),
+        }
         Extensions::from_vec(extensions).ok()
     }
 }
@@ -162,7 +192,10 @@ impl Context {
 /// The extensions of a context that are not of this profile. No commit may change them.
 pub(super) fn others(context: &GroupContext) -> impl Iterator<Item = &Extension> {
     let ours = [GROUP_KEY, JOIN_KEY, ROLES].map(ExtensionType::Unknown);
-    context.extensions().iter().filter(move |other| !ours.contains(&other.extension_type()))
+    context
+        .extensions()
+        .iter()
+        .filter(move |other| !ours.contains(&other.extension_type()))
 }
 
 fn unknown(number: u16, bytes: Vec<u8>) -> Extension {

@@ -83,7 +83,9 @@ impl Chat {
     pub fn withdraw(&mut self, group: &GroupId) -> Result<Option<Intent>, ChatError> {
         self.attempt(group, |chat| {
             let mut record = chat.record(group)?;
-            let Some(pending) = record.pending.take() else { return Ok(None) };
+            let Some(pending) = record.pending.take() else {
+                return Ok(None);
+            };
             let intent = match pending.kind {
                 PendingKind::Intent => {
                     chat.clear_pending(group)?;
@@ -120,7 +122,11 @@ impl Chat {
         let mut mls = self.take(&group)?;
         let leaves = device::leaves(&mls)?;
         let old = Context::of(mls.public_group().group_context()).ok_or(ChatError::Forbidden)?;
-        let state = Now { leaves: &leaves, context: &old, own: record.own_handle() };
+        let state = Now {
+            leaves: &leaves,
+            context: &old,
+            own: record.own_handle(),
+        };
         let Some(plan) = Plan::of(intent, &state, suite_of(&mls)?)? else {
             self.put_back(group, mls);
             return Ok(None);
@@ -131,12 +137,18 @@ impl Chat {
         let made = self.commit(&mut mls, &plan, &hash, members)?;
         prove(&mls, &change, hash, &state.own)?;
 
-        let key = plan.context.as_ref().map_or(&old.group_key, |new| &new.group_key);
+        let key = plan
+            .context
+            .as_ref()
+            .map_or(&old.group_key, |new| &new.group_key);
         let position = record.position + 1;
         let info = self.group_info(&mls, made.info, members)?;
         let commit = [&[0], made.commit.as_slice()].concat();
         let handles: Vec<Handle> = plan.add.iter().map(|(_, entry)| entry.handle).collect();
-        let welcome = made.welcome.map(|welcome| Welcome { handles, welcome: welcome.into() });
+        let welcome = made.welcome.map(|welcome| Welcome {
+            handles,
+            welcome: welcome.into(),
+        });
         let bundle = Bundle {
             group,
             expect: record.position,
@@ -229,9 +241,11 @@ impl Chat {
         }
         let copy = Provider::default();
         copy.store().import(self.provider.store().export());
-        let mut merged = MlsGroup::load(copy.store(), mls.group_id())?
-            .ok_or(ChatError::Encode("group info"))?;
-        merged.merge_pending_commit(&copy).map_err(ChatError::mls("group info"))?;
+        let mut merged =
+            MlsGroup::load(copy.store(), mls.group_id())?.ok_or(ChatError::Encode("group info"))?;
+        merged
+            .merge_pending_commit(&copy)
+            .map_err(ChatError::mls("group info"))?;
         merged
             .export_group_info(copy.crypto(), &self.identity.signer, true)
             .map_err(ChatError::mls("group info"))?
@@ -249,7 +263,15 @@ fn prove(
 ) -> Result<(), ChatError> {
     let staged = mls.pending_commit().ok_or(ChatError::Encode("commit"))?;
     let sender = Sender::Member(mls.own_leaf_index());
-    let case = Case { group: mls, staged, sender: &sender, aad: &hash, hash, change, author };
+    let case = Case {
+        group: mls,
+        staged,
+        sender: &sender,
+        aad: &hash,
+        hash,
+        change,
+        author,
+    };
     case.check().map_err(|invalid| match invalid {
         super::Invalid::Roles => ChatError::Forbidden,
         other => ChatError::OwnCommit(other),
@@ -259,9 +281,16 @@ fn prove(
 impl Record {
     pub(super) fn submission(&self, pending: &Pending) -> Result<Submission, ChatError> {
         let bundle = Signed::decode(&pending.bundle).map_err(|_| StoreError::Malformed)?;
-        let update =
-            KeyUpdate { hub: self.hub.clone(), bundle, sealed_ref: self.sealed_ref };
-        Ok(Submission { group: self.group, update, expect: pending.expect })
+        let update = KeyUpdate {
+            hub: self.hub.clone(),
+            bundle,
+            sealed_ref: self.sealed_ref,
+        };
+        Ok(Submission {
+            group: self.group,
+            update,
+            expect: pending.expect,
+        })
     }
 }
 
@@ -294,12 +323,17 @@ pub(super) struct Made {
 
 impl Made {
     pub(super) fn of(bundle: CommitMessageBundle) -> Result<Self, ChatError> {
-        let encode = |message: MlsMessageOut| {
-            message.to_bytes().map_err(ChatError::mls("commit"))
-        };
-        let info = bundle.group_info().cloned().ok_or(ChatError::Encode("group info"))?;
+        let encode = |message: MlsMessageOut| message.to_bytes().map_err(ChatError::mls("commit"));
+        let info = bundle
+            .group_info()
+            .cloned()
+            .ok_or(ChatError::Encode("group info"))?;
         let welcome = bundle.to_welcome_msg().map(encode).transpose()?;
-        Ok(Self { welcome, info: encode(info.into())?, commit: encode(bundle.into_commit())? })
+        Ok(Self {
+            welcome,
+            info: encode(info.into())?,
+            commit: encode(bundle.into_commit())?,
+        })
     }
 }
 
@@ -359,9 +393,9 @@ impl Plan {
         let fresh: Vec<&Claimed> = claimed
             .iter()
             .filter(|one| {
-                !now.leaves.iter().any(|leaf| {
-                    leaf.device.account == one.account && leaf.device.id == one.device
-                })
+                !now.leaves
+                    .iter()
+                    .any(|leaf| leaf.device.account == one.account && leaf.device.id == one.device)
             })
             .collect();
         let accounts = now.leaves.iter().map(|leaf| &leaf.device.account);
@@ -390,8 +424,10 @@ impl Plan {
             .map(|leaf| (leaf.index, leaf.handle))
             .collect();
         if !self.remove.is_empty() {
-            self.context =
-                Some(Context { group_key: Secret::random(), ..now.context.clone() });
+            self.context = Some(Context {
+                group_key: Secret::random(),
+                ..now.context.clone()
+            });
         }
     }
 
@@ -427,19 +463,31 @@ impl Plan {
             remove: self.remove.iter().map(|(_, handle)| *handle).collect(),
             join_key,
             close: self.close,
-            admins: admins.map(|(handle, admin)| AdminChange { handle, admin }).collect(),
+            admins: admins
+                .map(|(handle, admin)| AdminChange { handle, admin })
+                .collect(),
         }
     }
 
     fn admins(&self, now: &Now<'_>, new: &Context) -> Vec<(Handle, bool)> {
-        let before: Vec<_> =
-            now.leaves.iter().map(|leaf| (leaf.handle, leaf.device.account)).collect();
+        let before: Vec<_> = now
+            .leaves
+            .iter()
+            .map(|leaf| (leaf.handle, leaf.device.account))
+            .collect();
         let stays = |handle: &Handle| !self.remove.iter().any(|(_, gone)| gone == handle);
         let added = self.add.iter().filter_map(|(package, entry)| {
-            Some((entry.handle, device::named(package.leaf_node().credential())?.account))
+            Some((
+                entry.handle,
+                device::named(package.leaf_node().credential())?.account,
+            ))
         });
-        let after: Vec<_> =
-            before.iter().copied().filter(|(handle, _)| stays(handle)).chain(added).collect();
+        let after: Vec<_> = before
+            .iter()
+            .copied()
+            .filter(|(handle, _)| stays(handle))
+            .chain(added)
+            .collect();
         let accounts = |all: &[(Handle, _)]| all.iter().map(|(_, account)| *account).collect();
         let (old_accounts, new_accounts): (Vec<_>, Vec<_>) = (accounts(&before), accounts(&after));
         flag_changes(

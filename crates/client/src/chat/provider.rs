@@ -18,7 +18,10 @@ impl Provider {
     pub(super) fn load(
         rows: impl IntoIterator<Item = (Vec<u8>, Secret)>,
     ) -> Result<Self, StoreError> {
-        Ok(Self { crypto: RustCrypto::default(), store: Store::load(rows)? })
+        Ok(Self {
+            crypto: RustCrypto::default(),
+            store: Store::load(rows)?,
+        })
     }
 
     pub(super) const fn store(&self) -> &Store {

@@ -66,7 +66,8 @@ impl Cbor for Roles {
     fn write(&self, to: &mut Writer<'_>) {
         to.map(|map| {
             for (key, accounts) in [(0, &self.owners), (1, &self.admins)] {
-                map.key(key).list(&accounts.iter().copied().collect::<Vec<_>>());
+                map.key(key)
+                    .list(&accounts.iter().copied().collect::<Vec<_>>());
             }
             map.key(2).flag(self.join_allowed);
         });
@@ -94,7 +95,11 @@ impl Cbor for Roles {
 fn accounts(from: &mut Reader<'_>) -> Result<BTreeSet<AccountKey>, CborError> {
     let listed = from.list(AccountKey::read)?;
     let distinct: BTreeSet<_> = listed.iter().copied().collect();
-    if distinct.len() == listed.len() { Ok(distinct) } else { Err(CborError::DuplicateKey) }
+    if distinct.len() == listed.len() {
+        Ok(distinct)
+    } else {
+        Err(CborError::DuplicateKey)
+    }
 }
 
 /// The roles together with the accounts that have a leaf: who really can do what.
@@ -113,8 +118,14 @@ impl<'a> Standing<'a> {
         roles: &'a Roles,
         present: impl IntoIterator<Item = &'b AccountKey>,
     ) -> Self {
-        let highest = present.into_iter().map(|account| roles.listed(account)).max();
-        Self { roles, highest: highest.unwrap_or(Role::Member) }
+        let highest = present
+            .into_iter()
+            .map(|account| roles.listed(account))
+            .max();
+        Self {
+            roles,
+            highest: highest.unwrap_or(Role::Member),
+        }
     }
 
     /// What `account` may do now.
@@ -156,18 +167,29 @@ mod tests {
     const C: AccountKey = AccountKey::new([3; 32]);
 
     fn roles() -> Roles {
-        Roles { owners: [A].into(), admins: [B].into(), join_allowed: true }
+        Roles {
+            owners: [A].into(),
+            admins: [B].into(),
+            join_allowed: true,
+        }
     }
 
     #[test]
     fn roles_survive_a_round_trip() {
         assert_eq!(Roles::parse(&roles().encode()), Some(roles()));
-        assert_eq!(Roles::parse(&Roles::default().encode()), Some(Roles::default()));
+        assert_eq!(
+            Roles::parse(&Roles::default().encode()),
+            Some(Roles::default())
+        );
     }
 
     #[test]
     fn an_account_named_twice_is_refused() {
-        let twice = Roles { owners: [A].into(), admins: [A].into(), join_allowed: false };
+        let twice = Roles {
+            owners: [A].into(),
+            admins: [A].into(),
+            join_allowed: false,
+        };
 
         assert_eq!(Roles::parse(&twice.encode()), None);
     }
@@ -204,7 +226,13 @@ mod tests {
 
     #[test]
     fn only_handles_that_stay_and_change_are_listed() {
-        let (before, after) = (roles(), Roles { admins: [C].into(), ..roles() });
+        let (before, after) = (
+            roles(),
+            Roles {
+                admins: [C].into(),
+                ..roles()
+            },
+        );
         let leaves = [
             (Handle::new([1; 32]), A),
             (Handle::new([2; 32]), B),
@@ -218,6 +246,9 @@ mod tests {
             (&Standing::new(&after, accounts()), &leaves[..3]),
         );
 
-        assert_eq!(changes, [(Handle::new([2; 32]), false), (Handle::new([3; 32]), true)]);
+        assert_eq!(
+            changes,
+            [(Handle::new([2; 32]), false), (Handle::new([3; 32]), true)]
+        );
     }
 }

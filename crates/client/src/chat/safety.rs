@@ -23,7 +23,9 @@ pub fn safety_number(one: &AccountKey, other: &AccountKey) -> String {
 
 fn half(key: &AccountKey) -> String {
     let mut first = blake3::Hasher::new();
-    first.update(b"commucat/2 safety number\0").update(key.as_bytes());
+    first
+        .update(b"commucat/2 safety number\0")
+        .update(key.as_bytes());
     let mut hash = first.finalize();
     for _ in 1..ROUNDS {
         let mut next = blake3::Hasher::new();
@@ -34,7 +36,11 @@ fn half(key: &AccountKey) -> String {
         .as_bytes()
         .chunks_exact(5)
         .take(GROUPS)
-        .map(|chunk| chunk.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte)))
+        .map(|chunk| {
+            chunk
+                .iter()
+                .fold(0u64, |number, byte| number << 8 | u64::from(*byte))
+        })
         .map(|number| format!("{:05}", number % 100_000))
         .collect();
     groups.join(" ")
@@ -59,6 +65,9 @@ mod tests {
     fn another_key_gives_another_number() {
         let (one, other) = (AccountKey::new([1; 32]), AccountKey::new([2; 32]));
 
-        assert_ne!(safety_number(&one, &other), safety_number(&one, &AccountKey::new([3; 32])));
+        assert_ne!(
+            safety_number(&one, &other),
+            safety_number(&one, &AccountKey::new([3; 32]))
+        );
     }
 }

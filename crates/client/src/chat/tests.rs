@@ -84,7 +84,11 @@ impl Device {
     }
 
     fn claimed(&mut self, suite: Suite) -> Claimed {
-        let package = self.chat.key_packages(suite, Use::Single, 1, NOW).unwrap().remove(0);
+        let package = self
+            .chat
+            .key_packages(suite, Use::Single, 1, NOW)
+            .unwrap()
+            .remove(0);
         self.commit();
         Claimed {
             account: self.account,
@@ -111,8 +115,10 @@ impl Device {
 
     fn text(&mut self, group: &GroupId, text: &str) -> (MessageId, Sealed) {
         let id = MessageId::new(commucat_crypto::secret::random_bytes());
-        let content =
-            self.chat.compose(group, Body::Text(text.to_owned()), NOW, None).unwrap();
+        let content = self
+            .chat
+            .compose(group, Body::Text(text.to_owned()), NOW, None)
+            .unwrap();
         let sealed = self.chat.seal(group, &id, &content).unwrap();
         self.commit();
         (id, sealed)
@@ -152,16 +158,35 @@ struct World {
 impl World {
     /// `accounts` accounts with one device each; all but the first are plain members.
     fn new(suite: Suite, accounts: u8) -> Self {
-        let devices: Vec<_> = (1..=accounts).map(|account| Device::new(account, 1)).collect();
+        let devices: Vec<_> = (1..=accounts)
+            .map(|account| Device::new(account, 1))
+            .collect();
         let owners = [devices[0].account].into();
-        Self::with(suite, devices, Roles { owners, ..Roles::default() })
+        Self::with(
+            suite,
+            devices,
+            Roles {
+                owners,
+                ..Roles::default()
+            },
+        )
     }
 
     fn with(suite: Suite, devices: Vec<Device>, roles: Roles) -> Self {
         let group = GroupId::new(commucat_crypto::secret::random_bytes());
-        let mut world = Self { group, hub: Hub::default(), devices };
+        let mut world = Self {
+            group,
+            hub: Hub::default(),
+            devices,
+        };
         let sealed_ref = reference(&world.devices[0].id);
-        let new = NewGroup { group, hub: domain(), sealed_ref, suite, roles };
+        let new = NewGroup {
+            group,
+            hub: domain(),
+            sealed_ref,
+            suite,
+            roles,
+        };
         let created = world.devices[0].chat.create(new).unwrap();
         world.devices[0].commit();
         world.hub.create(created);
@@ -175,7 +200,10 @@ impl World {
     /// `by` adds devices, and everybody handles it.
     fn add(&mut self, by: usize, added: &[usize]) {
         let suite = self.devices[by].chat.suite(&self.group).unwrap();
-        let claimed = added.iter().map(|index| self.devices[*index].claimed(suite)).collect();
+        let claimed = added
+            .iter()
+            .map(|index| self.devices[*index].claimed(suite))
+            .collect();
         self.change(by, Intent::Add(claimed));
     }
 
@@ -190,7 +218,10 @@ impl World {
     fn submit(&mut self, by: usize) -> Result<u64, hub::Refused> {
         let submission = self.devices[by].submission(&self.group);
         let position = self.hub.submit(&submission)?;
-        let applied = self.devices[by].chat.accepted(&self.group, position).unwrap();
+        let applied = self.devices[by]
+            .chat
+            .accepted(&self.group, position)
+            .unwrap();
         self.devices[by].commit();
         assert!(matches!(applied, Applied::Advanced(_)), "{applied:?}");
         Ok(position)
@@ -213,12 +244,17 @@ impl World {
             assert_ne!(joined, Joined::NeedsGroupInfo);
             device.commit();
         }
-        let Ok(view) = device.chat.group(&self.group) else { return Vec::new() };
+        let Ok(view) = device.chat.group(&self.group) else {
+            return Vec::new();
+        };
         if view.membership != Membership::Member {
             return Vec::new();
         }
         let entries = self.hub.entries_from(view.position + 1);
-        let applied = entries.iter().map(|entry| device.chat.apply(entry).unwrap()).collect();
+        let applied = entries
+            .iter()
+            .map(|entry| device.chat.apply(entry).unwrap())
+            .collect();
         device.commit();
         applied
     }
@@ -231,7 +267,9 @@ impl World {
     fn assert_agreement(&mut self) {
         let mut first: Option<(Group, [u8; 16])> = None;
         for device in &mut self.devices {
-            let Ok(view) = device.chat.group(&self.group) else { continue };
+            let Ok(view) = device.chat.group(&self.group) else {
+                continue;
+            };
             if view.membership != Membership::Member {
                 continue;
             }

@@ -12,9 +12,9 @@ use openmls::group::{MlsGroup, StagedCommit};
 use openmls::prelude::{LeafNode, Proposal, Sender};
 
 use super::device::{self, Device, Leaf};
+use super::keys;
 use super::profile::{self, Context};
 use super::roles::{Role, Standing, flag_changes};
-use super::keys;
 
 /// Why all members skip a commit. It uses up its position and changes nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -94,8 +94,10 @@ impl Case<'_> {
         }
         match self.sender {
             Sender::Member(index) => {
-                let author =
-                    leaves.iter().find(|leaf| leaf.index == *index).ok_or(Invalid::Author)?;
+                let author = leaves
+                    .iter()
+                    .find(|leaf| leaf.index == *index)
+                    .ok_or(Invalid::Author)?;
                 if aad.join_signature.is_some() {
                     return Err(Invalid::Terms);
                 }
@@ -137,20 +139,33 @@ impl Case<'_> {
             .collect();
         let was = Standing::new(&old.roles, before.iter().map(|(_, account)| account));
         let becomes = Standing::new(&new.roles, after.iter().map(|(_, account)| account));
-        Step { old, new, removed: &removed, author: &author.device, close: self.change.close }
-            .allowed(&was, &becomes)?;
+        Step {
+            old,
+            new,
+            removed: &removed,
+            author: &author.device,
+            close: self.change.close,
+        }
+        .allowed(&was, &becomes)?;
         self.flags((&was, &before), (&becomes, &after), &added)
     }
 
     fn only(&self, allowed: impl Fn(&Proposal) -> bool) -> Result<(), Invalid> {
-        let all = self.staged.queued_proposals().all(|queued| allowed(queued.proposal()));
+        let all = self
+            .staged
+            .queued_proposals()
+            .all(|queued| allowed(queued.proposal()));
         if all { Ok(()) } else { Err(Invalid::Proposals) }
     }
 
     /// That a member's new leaf is still that member's.
     fn same(&self, new: &LeafNode, old: &Leaf) -> Result<(), Invalid> {
         let (handle, device) = device::checked(new).ok_or(Invalid::Leaf)?;
-        if handle == old.handle && device == old.device { Ok(()) } else { Err(Invalid::Leaf) }
+        if handle == old.handle && device == old.device {
+            Ok(())
+        } else {
+            Err(Invalid::Leaf)
+        }
     }
 
     /// The added handles with their accounts; they are the entry's, in the same order.
@@ -167,12 +182,19 @@ impl Case<'_> {
                 return Err(Invalid::Add);
             }
             let known = leaves.iter().map(|leaf| leaf.handle);
-            if known.chain(added.iter().map(|(other, _)| *other)).any(|other| other == handle) {
+            if known
+                .chain(added.iter().map(|(other, _)| *other))
+                .any(|other| other == handle)
+            {
                 return Err(Invalid::Add);
             }
             added.push((handle, device.account));
         }
-        if added.len() == entries.len() { Ok(added) } else { Err(Invalid::Add) }
+        if added.len() == entries.len() {
+            Ok(added)
+        } else {
+            Err(Invalid::Add)
+        }
     }
 
     /// The removed leaves; they are the entry's, in any order.
@@ -188,13 +210,19 @@ impl Case<'_> {
         let listed_set: BTreeSet<_> = listed.iter().collect();
         let removed_set: BTreeSet<_> = removed.iter().map(|leaf| &leaf.handle).collect();
         let distinct = listed_set.len() == listed.len() && removed_set.len() == removed.len();
-        if distinct && listed_set == removed_set { Ok(removed) } else { Err(Invalid::Remove) }
+        if distinct && listed_set == removed_set {
+            Ok(removed)
+        } else {
+            Err(Invalid::Remove)
+        }
     }
 
     /// That the new context fits what the commit does and what the hub is told.
     fn context(&self, (old, new): (&Context, &Context), removes: bool) -> Result<(), Invalid> {
-        let (before, after) =
-            (self.group.public_group().group_context(), self.staged.group_context());
+        let (before, after) = (
+            self.group.public_group().group_context(),
+            self.staged.group_context(),
+        );
         let others = profile::others(before).eq(profile::others(after));
         let fresh_key = !removes || old.group_key != new.group_key;
         let join_key = match &self.change.join_key {
@@ -202,7 +230,11 @@ impl Case<'_> {
             Some(JoinKeyChange::Remove) => new.join_key.is_none(),
             None => old.join_key == new.join_key,
         };
-        if others && fresh_key && join_key { Ok(()) } else { Err(Invalid::Context) }
+        if others && fresh_key && join_key {
+            Ok(())
+        } else {
+            Err(Invalid::Context)
+        }
     }
 
     /// That the hub's flags are what the roles say, for those added and those whose flag changes.
@@ -227,7 +259,11 @@ impl Case<'_> {
                 *handle == told.handle && standing.flag(account) == told.admin
             })
         });
-        if good && complete && true_ones { Ok(()) } else { Err(Invalid::Flags) }
+        if good && complete && true_ones {
+            Ok(())
+        } else {
+            Err(Invalid::Flags)
+        }
     }
 
     fn external(
@@ -242,18 +278,33 @@ impl Case<'_> {
         if handle != *self.author {
             return Err(Invalid::Author);
         }
-        let quiet = *self.change == Change { add: self.change.add.clone(), ..Change::default() };
+        let quiet = *self.change
+            == Change {
+                add: self.change.add.clone(),
+                ..Change::default()
+            };
         if old != new || !quiet {
             return Err(Invalid::Context);
         }
         let mut removed = self.staged.remove_proposals();
-        match (removed.next().map(|proposal| proposal.remove_proposal().removed()), removed.next()) {
+        match (
+            removed
+                .next()
+                .map(|proposal| proposal.remove_proposal().removed()),
+            removed.next(),
+        ) {
             (Some(index), None) => {
-                let leaf =
-                    leaves.iter().find(|leaf| leaf.index == index).ok_or(Invalid::Remove)?;
+                let leaf = leaves
+                    .iter()
+                    .find(|leaf| leaf.index == index)
+                    .ok_or(Invalid::Remove)?;
                 let own = leaf.handle == handle && leaf.device == device;
                 let bare = join_signature.is_none() && self.change.add.is_empty();
-                if own && bare { Ok(()) } else { Err(Invalid::Remove) }
+                if own && bare {
+                    Ok(())
+                } else {
+                    Err(Invalid::Remove)
+                }
             }
             (None, _) => {
                 let signature = join_signature.ok_or(Invalid::Join)?;
@@ -282,12 +333,19 @@ impl Case<'_> {
         let signed = old
             .join_key
             .is_some_and(|key| keys::verify_join_entry(&key, &self.hash, signature));
-        if signed && old.roles.join_allowed { Ok(()) } else { Err(Invalid::Join) }
+        if signed && old.roles.join_allowed {
+            Ok(())
+        } else {
+            Err(Invalid::Join)
+        }
     }
 }
 
 fn pairs(leaves: &[Leaf]) -> Vec<(Handle, AccountKey)> {
-    leaves.iter().map(|leaf| (leaf.handle, leaf.device.account)).collect()
+    leaves
+        .iter()
+        .map(|leaf| (leaf.handle, leaf.device.account))
+        .collect()
 }
 
 /// What a member's commit changes, for the question whether it may.
@@ -324,7 +382,11 @@ impl Step<'_> {
     /// Owners remove anybody, admins all but owners. A member removes only when no admin is left
     /// afterwards: their hub entries are gone, or the hub would have refused (CCP-1 section 5.2).
     fn may_remove(&self, role: Role, was: &Standing<'_>, becomes: &Standing<'_>) -> bool {
-        let targets = || self.removed.iter().map(|leaf| was.role(&leaf.device.account));
+        let targets = || {
+            self.removed
+                .iter()
+                .map(|leaf| was.role(&leaf.device.account))
+        };
         match role {
             Role::Owner => true,
             Role::Admin => targets().all(|target| target != Role::Owner),

@@ -86,7 +86,10 @@ impl Chat {
     ///
     /// [`ChatError::Store`].
     pub fn groups(&self) -> Result<Vec<GroupId>, ChatError> {
-        Ok(Record::all(self.provider.store())?.into_iter().map(|record| record.group).collect())
+        Ok(Record::all(self.provider.store())?
+            .into_iter()
+            .map(|record| record.group)
+            .collect())
     }
 
     /// One group.
@@ -96,8 +99,11 @@ impl Chat {
     /// [`ChatError::UnknownGroup`].
     pub fn group(&mut self, group: &GroupId) -> Result<Group, ChatError> {
         let record = self.record(group)?;
-        let pending =
-            record.pending.as_ref().map(|pending| record.submission(pending)).transpose()?;
+        let pending = record
+            .pending
+            .as_ref()
+            .map(|pending| record.submission(pending))
+            .transpose()?;
         let mut view = Group {
             id: record.group,
             hub: record.hub.clone(),
@@ -127,8 +133,10 @@ impl Chat {
             Context::of(mls.public_group().group_context()).ok_or(ChatError::NotMember)?;
         view.epoch = mls.epoch().as_u64();
         view.suite = suite_of(&mls)?;
-        view.members =
-            leaves.iter().map(|leaf| Member::of(leaf, &context.roles, &leaves)).collect();
+        view.members = leaves
+            .iter()
+            .map(|leaf| Member::of(leaf, &context.roles, &leaves))
+            .collect();
         let seed = record.join_seed.map(|seed| seed.0);
         view.join_seed = seed.filter(|seed| context.join_key == Some(keys::public(seed)));
         view.group_key = Some(context.group_key);

@@ -100,7 +100,9 @@ impl Chat {
         mls: MlsGroup,
     ) -> Result<(), ChatError> {
         if published.usage == Use::Single {
-            self.provider.store().delete(Label::Package, &published.reference)?;
+            self.provider
+                .store()
+                .delete(Label::Package, &published.reference)?;
         }
         let record = Record {
             group: invite.group,
@@ -126,7 +128,9 @@ impl Chat {
             .all::<Published>(Label::Package)?
             .into_iter()
             .find(|published| keys::public(&published.handle.0) == *invite.handle.as_bytes())
-            .ok_or(ChatError::Welcome("no key package of this device has its handle"))
+            .ok_or(ChatError::Welcome(
+                "no key package of this device has its handle",
+            ))
     }
 
     /// Deletes everything of a group: after LEAVE for good, a block, or a removal that was shown.
@@ -140,7 +144,10 @@ impl Chat {
             if let Some(mut mls) = chat.provider.group(group)? {
                 mls.delete(chat.provider.store())?;
             }
-            Ok(chat.provider.store().delete(Label::Group, group.as_bytes())?)
+            Ok(chat
+                .provider
+                .store()
+                .delete(Label::Group, group.as_bytes())?)
         })
     }
 }
@@ -154,8 +161,9 @@ fn outside_tree(
     welcome: &VerifiableGroupInfo,
     infos: &[(u64, Bytes)],
 ) -> Result<RatchetTreeIn, ChatError> {
-    let context = Context::of(welcome.group_context())
-        .ok_or(ChatError::Welcome("the group's context is not of the profile"))?;
+    let context = Context::of(welcome.group_context()).ok_or(ChatError::Welcome(
+        "the group's context is not of the profile",
+    ))?;
     infos
         .iter()
         .filter(|(position, _)| *position == invite.position)
@@ -171,14 +179,19 @@ fn outside_tree(
 pub(super) fn trusted(mls: &MlsGroup) -> Result<(), ChatError> {
     let untrusted = ChatError::Welcome("a member's leaf is not certified");
     let good = mls.members().all(|member| {
-        mls.public_group().leaf(member.index).and_then(device::checked).is_some()
+        mls.public_group()
+            .leaf(member.index)
+            .and_then(device::checked)
+            .is_some()
     });
     if !good {
         return Err(untrusted);
     }
     Context::of(mls.public_group().group_context())
         .map(|_| ())
-        .ok_or(ChatError::Welcome("the group's context is not of the profile"))
+        .ok_or(ChatError::Welcome(
+            "the group's context is not of the profile",
+        ))
 }
 
 fn welcome(mut bytes: &[u8]) -> Result<Welcome, ChatError> {

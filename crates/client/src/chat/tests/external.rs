@@ -1,7 +1,8 @@
 //! External commits: rejoining, joining by link, split groups.
 
 use commucat_proto::frame::key_update::LogEntry;
-use commucat_proto::link::{GroupKey, JoinLink, JoinSeed};
+use commucat_proto::id::{GroupKey, JoinSeed};
+use commucat_proto::link::JoinLink;
 
 use super::*;
 
@@ -21,9 +22,15 @@ fn own(device: &Device) -> (Domain, SealedRef) {
 }
 
 fn open_world(accounts: u8) -> World {
-    let devices: Vec<_> = (1..=accounts).map(|account| Device::new(account, 1)).collect();
+    let devices: Vec<_> = (1..=accounts)
+        .map(|account| Device::new(account, 1))
+        .collect();
     let owners = [devices[0].account].into();
-    let roles = Roles { owners, join_allowed: true, ..Roles::default() };
+    let roles = Roles {
+        owners,
+        join_allowed: true,
+        ..Roles::default()
+    };
     World::with(Suite::Hybrid, devices, roles)
 }
 
@@ -49,8 +56,10 @@ fn a_device_rejoins_after_it_lost_track() {
     world.assert_agreement();
     world.assert_reachable(3);
     assert_eq!(world.view(0).members.len(), 4);
-    let content =
-        world.devices[3].chat.compose(&group, Body::Text("x".to_owned()), NOW, None).unwrap();
+    let content = world.devices[3]
+        .chat
+        .compose(&group, Body::Text("x".to_owned()), NOW, None)
+        .unwrap();
     assert_eq!(content.counter, 3, "counters go on");
     assert_ne!(world.devices[1].open(&group, &counter), Received::Later);
 }
@@ -88,10 +97,16 @@ fn somebody_joins_by_link() {
     let group = world.group;
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
 
-    let submission = newcomer.chat.join_by_link(&link, own(&newcomer), head, &infos).unwrap();
+    let submission = newcomer
+        .chat
+        .join_by_link(&link, own(&newcomer), head, &infos)
+        .unwrap();
     newcomer.commit();
     newcomer.reload();
-    assert_eq!(newcomer.chat.group(&group).unwrap().membership, Membership::Joining);
+    assert_eq!(
+        newcomer.chat.group(&group).unwrap().membership,
+        Membership::Joining
+    );
     let position = world.hub.submit(&submission).unwrap();
     newcomer.chat.accepted(&group, position).unwrap();
     newcomer.commit();
@@ -113,20 +128,29 @@ fn a_link_dies_with_a_removal_and_with_the_join_key() {
     let before_removal = link(&mut world);
     let account = world.devices[2].account;
     world.change(0, Intent::RemoveAccount(account));
-    let (head, infos) = (world.hub.head(), vec![world.hub.infos.last().unwrap().clone()]);
-    let dead = newcomer.chat.join_by_link(&before_removal, own(&newcomer), head, &infos);
+    let (head, infos) = (
+        world.hub.head(),
+        vec![world.hub.infos.last().unwrap().clone()],
+    );
+    let dead = newcomer
+        .chat
+        .join_by_link(&before_removal, own(&newcomer), head, &infos);
     assert!(matches!(dead, Err(ChatError::NoGroupInfo)), "{dead:?}");
 
     let before_change = link(&mut world);
     world.change(0, Intent::AllowJoin);
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
-    let dead = newcomer.chat.join_by_link(&before_change, own(&newcomer), head, &infos);
+    let dead = newcomer
+        .chat
+        .join_by_link(&before_change, own(&newcomer), head, &infos);
     assert!(matches!(dead, Err(ChatError::Forbidden)), "{dead:?}");
 
     let before_end = link(&mut world);
     world.change(0, Intent::ForbidJoin);
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
-    let dead = newcomer.chat.join_by_link(&before_end, own(&newcomer), head, &infos);
+    let dead = newcomer
+        .chat
+        .join_by_link(&before_end, own(&newcomer), head, &infos);
     assert!(matches!(dead, Err(ChatError::Forbidden)), "{dead:?}");
     assert!(newcomer.chat.group(&group).is_err(), "nothing stays");
     world.assert_agreement();
@@ -138,13 +162,18 @@ fn members_skip_a_join_that_the_join_key_did_not_sign() {
     let mut newcomer = Device::new(9, 1);
     let good = link(&mut world);
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
-    let submission =
-        newcomer.chat.join_by_link(&good, own(&newcomer), head, &infos).unwrap();
+    let submission = newcomer
+        .chat
+        .join_by_link(&good, own(&newcomer), head, &infos)
+        .unwrap();
     world.hub.submit(&submission).unwrap();
     let entry = world.hub.log.last().unwrap().clone();
     let mine = world.view(1).handle;
 
-    let renamed = LogEntry { author: mine, ..entry.clone() };
+    let renamed = LogEntry {
+        author: mine,
+        ..entry.clone()
+    };
     assert_eq!(
         world.devices[0].chat.apply(&renamed).unwrap(),
         Applied::Skipped(Invalid::Terms)
@@ -157,7 +186,10 @@ fn members_skip_a_join_that_the_join_key_did_not_sign() {
         Applied::Skipped(Invalid::Terms)
     );
     world.devices[0].chat.rollback();
-    assert!(matches!(world.devices[0].chat.apply(&entry).unwrap(), Applied::Advanced(_)));
+    assert!(matches!(
+        world.devices[0].chat.apply(&entry).unwrap(),
+        Applied::Advanced(_)
+    ));
 }
 
 #[test]
@@ -166,7 +198,10 @@ fn an_admins_other_device_cannot_come_in_by_link() {
     let mut second = Device::new(1, 2);
     let link = link(&mut world);
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
-    let submission = second.chat.join_by_link(&link, own(&second), head, &infos).unwrap();
+    let submission = second
+        .chat
+        .join_by_link(&link, own(&second), head, &infos)
+        .unwrap();
     world.hub.submit(&submission).unwrap();
 
     let applied = world.catch_up(1);
@@ -179,15 +214,24 @@ fn a_device_told_fork_compares_with_the_newest_group_info() {
     let mut world = World::new(Suite::Classical, 3);
     let group = world.group;
     assert_eq!(
-        world.devices[1].chat.compare(&group, &world.hub.infos).unwrap(),
+        world.devices[1]
+            .chat
+            .compare(&group, &world.hub.infos)
+            .unwrap(),
         Agreement::Same
     );
     world.devices[0].want(&group, Intent::Update);
     world.submit(0).unwrap();
 
     let infos = world.hub.infos.clone();
-    assert_eq!(world.devices[1].chat.compare(&group, &infos).unwrap(), Agreement::Different);
-    assert_eq!(world.devices[1].chat.compare(&group, &[]).unwrap(), Agreement::Unknown);
+    assert_eq!(
+        world.devices[1].chat.compare(&group, &infos).unwrap(),
+        Agreement::Different
+    );
+    assert_eq!(
+        world.devices[1].chat.compare(&group, &[]).unwrap(),
+        Agreement::Unknown
+    );
 }
 
 #[test]
@@ -200,5 +244,8 @@ fn rubbish_group_infos_are_passed_over() {
     let (_, old) = infos[0].clone();
     infos.push((head + 2, old));
 
-    assert_eq!(world.devices[1].chat.compare(&group, &infos).unwrap(), Agreement::Same);
+    assert_eq!(
+        world.devices[1].chat.compare(&group, &infos).unwrap(),
+        Agreement::Same
+    );
 }

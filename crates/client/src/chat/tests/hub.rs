@@ -1,14 +1,12 @@
 //! A hub that does what CCP-1 section 5.2 says, and no more.
 
-use std::collections::BTreeMap;
-
 use commucat_crypto::signing::{Purpose, verify};
 use commucat_proto::frame::bundle::Bundle;
 use commucat_proto::frame::fanout::{FanoutEntry, JoinKeyChange};
 use commucat_proto::frame::group_create::GroupCreate;
 use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_update::LogEntry;
-use commucat_proto::id::{Handle, JoinKey, SealedRef};
+use commucat_proto::id::{Handle, JoinKey};
 
 use super::*;
 
@@ -36,7 +34,11 @@ impl Hub {
 
     pub(super) fn create(&mut self, create: GroupCreate) {
         self.infos.push((0, create.sealed_group_info.unwrap()));
-        self.list = create.fanout.into_iter().map(|entry| (entry.handle, entry)).collect();
+        self.list = create
+            .fanout
+            .into_iter()
+            .map(|entry| (entry.handle, entry))
+            .collect();
         self.join_key = create.join_key;
     }
 
@@ -68,7 +70,10 @@ impl Hub {
             self.list.remove(handle);
         }
         for entry in &change.add {
-            assert!(self.list.insert(entry.handle, entry.clone()).is_none(), "added twice");
+            assert!(
+                self.list.insert(entry.handle, entry.clone()).is_none(),
+                "added twice"
+            );
         }
         for told in &change.admins {
             self.list.get_mut(&told.handle).unwrap().admin = told.admin;
@@ -111,11 +116,17 @@ impl Hub {
     }
 
     pub(super) fn entries_from(&self, position: u64) -> Vec<LogEntry> {
-        self.log.iter().filter(|entry| entry.position >= position).cloned().collect()
+        self.log
+            .iter()
+            .filter(|entry| entry.position >= position)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn invites_for(&mut self, sealed_ref: &SealedRef) -> Vec<GroupInvite> {
-        self.invites.extract_if(.., |invite| invite.sealed_ref == *sealed_ref).collect()
+        self.invites
+            .extract_if(.., |invite| invite.sealed_ref == *sealed_ref)
+            .collect()
     }
 
     /// The list is the tree, with the flags that the roles give.
@@ -125,8 +136,11 @@ impl Hub {
             .iter()
             .map(|member| (member.handle, member.role >= Role::Admin))
             .collect();
-        let list: BTreeMap<_, _> =
-            self.list.values().map(|entry| (entry.handle, entry.admin)).collect();
+        let list: BTreeMap<_, _> = self
+            .list
+            .values()
+            .map(|entry| (entry.handle, entry.admin))
+            .collect();
         assert_eq!(tree, list, "the hub's list is not the tree");
     }
 }

@@ -10,8 +10,9 @@ fn a_message_tells_who_wrote_it_and_what_it_answers() {
     let group = world.group;
     let chat = &mut world.devices[0].chat;
     let answered = MessageId::new([5; 16]);
-    let content =
-        chat.compose(&group, Body::Text("hello".to_owned()), NOW, Some(answered)).unwrap();
+    let content = chat
+        .compose(&group, Body::Text("hello".to_owned()), NOW, Some(answered))
+        .unwrap();
     let id = MessageId::new([7; 16]);
     let sealed = chat.seal(&group, &id, &content).unwrap();
 
@@ -33,14 +34,26 @@ fn counters_rise_by_one_and_stay_when_sealed_again() {
 
     let chat = &mut world.devices[0].chat;
     let contents: Vec<_> = (0..3)
-        .map(|_| chat.compose(&group, Body::Text("x".to_owned()), NOW, None).unwrap())
+        .map(|_| {
+            chat.compose(&group, Body::Text("x".to_owned()), NOW, None)
+                .unwrap()
+        })
         .collect();
-    assert_eq!(contents.iter().map(|content| content.counter).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        contents
+            .iter()
+            .map(|content| content.counter)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
 
     let id = MessageId::new([1; 16]);
     let first = chat.seal(&group, &id, &contents[2]).unwrap();
     world.change(1, Intent::Update);
-    let again = world.devices[0].chat.seal(&group, &id, &contents[2]).unwrap();
+    let again = world.devices[0]
+        .chat
+        .seal(&group, &id, &contents[2])
+        .unwrap();
     assert_ne!(first.msg, again.msg);
     assert_eq!(again.msg.position(), first.msg.position() + 1);
     let Received::Opened(opened) = world.devices[1].open(&group, &again) else {
@@ -60,8 +73,10 @@ fn messages_of_three_past_epochs_open_and_older_ones_do_not() {
     }
 
     let device = &mut world.devices[1];
-    let received: Vec<_> =
-        sealed.iter().map(|sealed| device.reads(&group, sealed).is_some()).collect();
+    let received: Vec<_> = sealed
+        .iter()
+        .map(|sealed| device.reads(&group, sealed).is_some())
+        .collect();
 
     assert_eq!(received, [false, false, true, true, true]);
     assert_eq!(device.open(&group, &sealed[0]), Received::TooOld);
@@ -78,7 +93,10 @@ fn a_message_of_a_later_epoch_waits_unopened() {
     assert_eq!(world.devices[1].open(&group, &sealed), Received::Later);
     world.settle();
 
-    assert_eq!(world.devices[1].reads(&group, &sealed).as_deref(), Some("ahead"));
+    assert_eq!(
+        world.devices[1].reads(&group, &sealed).as_deref(),
+        Some("ahead")
+    );
 }
 
 #[test]
@@ -90,12 +108,20 @@ fn a_tampered_copy_does_not_burn_the_genuine_one() {
     for at in 0..sealed.msg.payload().len() {
         let mut bytes = sealed.msg.payload().to_vec();
         bytes[at] ^= 0x40;
-        let Ok(msg) = Msg::decode(&bytes.into()) else { continue };
+        let Ok(msg) = Msg::decode(&bytes.into()) else {
+            continue;
+        };
         let received = world.devices[1].chat.open(&group, &msg).unwrap();
-        assert!(!matches!(received, Received::Opened(_)), "byte {at} is not authenticated");
+        assert!(
+            !matches!(received, Received::Opened(_)),
+            "byte {at} is not authenticated"
+        );
     }
 
-    assert_eq!(world.devices[1].reads(&group, &sealed).as_deref(), Some("genuine"));
+    assert_eq!(
+        world.devices[1].reads(&group, &sealed).as_deref(),
+        Some("genuine")
+    );
     assert_eq!(world.devices[1].open(&group, &sealed), Received::Spent);
 }
 
@@ -125,7 +151,10 @@ fn rubbish_is_invalid_and_own_messages_are_own() {
     for end in 0..ciphertext.len() {
         let cut = Msg::new(1, MessageId::new([7; 16]), &ciphertext[..end]);
         let received = world.devices[1].chat.open(&group, &cut).unwrap();
-        assert!(matches!(received, Received::Invalid(_)), "cut at {end}: {received:?}");
+        assert!(
+            matches!(received, Received::Invalid(_)),
+            "cut at {end}: {received:?}"
+        );
     }
     let elsewhere = GroupId::new([9; 32]);
     assert!(matches!(

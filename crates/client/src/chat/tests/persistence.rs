@@ -6,7 +6,7 @@ use super::*;
 fn everything_works_when_each_device_restarts_between_all_steps() {
     let mut world = World::new(Suite::Hybrid, 3);
     let group = world.group;
-    let mut restart = |world: &mut World| world.devices.iter_mut().for_each(Device::reload);
+    let restart = |world: &mut World| world.devices.iter_mut().for_each(Device::reload);
 
     restart(&mut world);
     world.devices[1].want(&group, Intent::Update);
@@ -23,7 +23,10 @@ fn everything_works_when_each_device_restarts_between_all_steps() {
     restart(&mut world);
 
     for index in [0, 2] {
-        assert_eq!(world.devices[index].reads(&group, &sealed).as_deref(), Some("after all this"));
+        assert_eq!(
+            world.devices[index].reads(&group, &sealed).as_deref(),
+            Some("after all this")
+        );
     }
     world.assert_agreement();
     let account = world.devices[2].account;
@@ -44,10 +47,16 @@ fn a_rollback_undoes_sealing_opening_and_merging() {
     let chat = &mut world.devices[1].chat;
 
     for _ in 0..3 {
-        let content = chat.compose(&group, Body::Text("lost".to_owned()), NOW, None).unwrap();
+        let content = chat
+            .compose(&group, Body::Text("lost".to_owned()), NOW, None)
+            .unwrap();
         assert_eq!(content.counter, 1);
-        chat.seal(&group, &MessageId::new([1; 16]), &content).unwrap();
-        assert!(matches!(chat.open(&group, &sealed.msg).unwrap(), Received::Opened(_)));
+        chat.seal(&group, &MessageId::new([1; 16]), &content)
+            .unwrap();
+        assert!(matches!(
+            chat.open(&group, &sealed.msg).unwrap(),
+            Received::Opened(_)
+        ));
         assert!(matches!(chat.apply(&entry).unwrap(), Applied::Advanced(_)));
         chat.rollback();
         assert_eq!(chat.changes(), []);
@@ -55,19 +64,26 @@ fn a_rollback_undoes_sealing_opening_and_merging() {
 
     world.settle();
     world.assert_agreement();
-    assert_eq!(world.devices[1].reads(&group, &sealed).as_deref(), Some("first"));
+    assert_eq!(
+        world.devices[1].reads(&group, &sealed).as_deref(),
+        Some("first")
+    );
     world.assert_reachable(1);
 }
 
 #[test]
 fn a_failed_operation_leaves_no_change() {
-    let mut world = World::new(Suite::Classical, 2);
+    let mut world = World::new(Suite::Classical, 3);
     let group = world.group;
+    let account = world.devices[2].account;
     let chat = &mut world.devices[1].chat;
-    let account = *(world.devices[0].identity)().account();
-    chat.intend(&group, Intent::RemoveAccount(account), NOW).unwrap();
+    chat.intend(&group, Intent::RemoveAccount(account), NOW)
+        .unwrap();
 
-    assert!(matches!(chat.propose(&group).unwrap(), Proposal::Dropped(..)));
+    assert!(matches!(
+        chat.propose(&group).unwrap(),
+        Proposal::Dropped(..)
+    ));
 
     assert_eq!(chat.changes(), [], "the intent came and went");
 }
@@ -80,11 +96,18 @@ fn sealing_in_a_large_group_rewrites_few_rows() {
         world.change(index, Intent::Update);
     }
     let chat = &mut world.devices[0].chat;
-    let content = chat.compose(&group, Body::Text("hi".to_owned()), NOW, None).unwrap();
-    chat.seal(&group, &MessageId::new([1; 16]), &content).unwrap();
+    let content = chat
+        .compose(&group, Body::Text("hi".to_owned()), NOW, None)
+        .unwrap();
+    chat.seal(&group, &MessageId::new([1; 16]), &content)
+        .unwrap();
 
-    let bytes: usize =
-        chat.changes().iter().filter_map(|change| change.value.as_ref()).map(|v| v.len()).sum();
+    let bytes: usize = chat
+        .changes()
+        .iter()
+        .filter_map(|change| change.value.as_ref())
+        .map(|v| v.len())
+        .sum();
 
     assert!(bytes < 24 * 1024, "{bytes} bytes for one message");
 }
@@ -96,15 +119,20 @@ fn missing_rows_are_noticed() {
     let mut rows: Vec<_> = device.disk.clone().into_iter().collect();
     let first_of_many = rows
         .iter()
-        .position(|(key, _)| key.ends_with(&[0, 0, 0, 0]) && {
-            let mut second = key.clone();
-            *second.last_mut().unwrap() = 1;
-            device.disk.contains_key(&second)
+        .position(|(key, _)| {
+            key.ends_with(&[0, 0, 0, 0]) && {
+                let mut second = key.clone();
+                *second.last_mut().unwrap() = 1;
+                device.disk.contains_key(&second)
+            }
         })
         .unwrap();
     rows.remove(first_of_many);
 
-    assert_eq!(Chat::load((device.identity)(), rows).err(), Some(StoreError::Incomplete));
+    assert_eq!(
+        Chat::load((device.identity)(), rows).err(),
+        Some(StoreError::Incomplete)
+    );
 }
 
 #[test]
@@ -123,7 +151,10 @@ fn a_last_resort_package_serves_more_than_one_group() {
         package: package.bytes,
         sealed_ref: reference(&guest.id),
     };
-    let mut worlds = [World::new(Suite::Classical, 1), World::new(Suite::Classical, 1)];
+    let mut worlds = [
+        World::new(Suite::Classical, 1),
+        World::new(Suite::Classical, 1),
+    ];
     for world in &mut worlds {
         world.change(0, Intent::Add(vec![claimed.clone()]));
         world.devices.push(guest);
@@ -134,7 +165,13 @@ fn a_last_resort_package_serves_more_than_one_group() {
     }
 
     assert_eq!(guest.chat.groups().unwrap().len(), 2);
-    assert_eq!(guest.chat.forget_packages(NOW.saturating_add(std::time::Duration::from_secs(1))).unwrap(), 1);
+    assert_eq!(
+        guest
+            .chat
+            .forget_packages(NOW.saturating_add(std::time::Duration::from_secs(1)))
+            .unwrap(),
+        1
+    );
 }
 
 #[test]

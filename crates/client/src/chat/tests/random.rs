@@ -65,7 +65,9 @@ fn history(seed: u64, steps: usize) {
     }
     world.settle();
     world.assert_agreement();
-    let by = (0..world.devices.len()).find(|index| member(&mut world, *index)).unwrap();
+    let by = (0..world.devices.len())
+        .find(|index| member(&mut world, *index))
+        .unwrap();
     world.assert_reachable(by);
 }
 
@@ -80,10 +82,17 @@ fn member(world: &mut World, index: usize) -> bool {
 /// Several members change keys at once, in the order of the dice.
 fn rivals(world: &mut World, dice: &mut Dice) {
     let group = world.group;
-    let members: Vec<_> =
-        (0..world.devices.len()).filter(|index| member(world, *index)).collect();
+    let members: Vec<_> = (0..world.devices.len())
+        .filter(|index| member(world, *index))
+        .collect();
     for index in &members {
-        if dice.roll(2) == 0 && world.devices[*index].chat.intents(&group).unwrap().is_empty() {
+        if dice.roll(2) == 0
+            && world.devices[*index]
+                .chat
+                .intents(&group)
+                .unwrap()
+                .is_empty()
+        {
             world.devices[*index].want(&group, Intent::Update);
         }
     }
@@ -91,11 +100,16 @@ fn rivals(world: &mut World, dice: &mut Dice) {
         let index = members[dice.roll(members.len())];
         let proposal = world.devices[index].chat.propose(&group);
         world.devices[index].commit();
-        let Ok(Proposal::Send(submission)) = proposal else { continue };
+        let Ok(Proposal::Send(submission)) = proposal else {
+            continue;
+        };
         if let Ok(position) = world.hub.submit(&submission) {
             // Sometimes the answer is lost.
             if dice.roll(3) > 0 {
-                world.devices[index].chat.accepted(&group, position).unwrap();
+                world.devices[index]
+                    .chat
+                    .accepted(&group, position)
+                    .unwrap();
                 world.devices[index].commit();
             }
         }
@@ -116,7 +130,10 @@ fn wanted(world: &mut World, dice: &mut Dice, spare: &mut u8) -> Intent {
             Intent::Add(vec![world.devices[index].claimed(Suite::Classical)])
         }
         4 => Intent::RemoveAccount(account),
-        5 => Intent::SetRole(account, [Role::Member, Role::Admin, Role::Owner][dice.roll(3)]),
+        5 => Intent::SetRole(
+            account,
+            [Role::Member, Role::Admin, Role::Owner][dice.roll(3)],
+        ),
         6 => Intent::AllowJoin,
         _ => Intent::ForbidJoin,
     }
@@ -134,7 +151,9 @@ fn try_change(world: &mut World, by: usize, intent: Intent) {
         }
         let proposal = world.devices[by].chat.propose(&group).unwrap();
         world.devices[by].commit();
-        let Proposal::Send(submission) = proposal else { continue };
+        let Proposal::Send(submission) = proposal else {
+            continue;
+        };
         match world.hub.submit(&submission) {
             Ok(position) => {
                 world.devices[by].chat.accepted(&group, position).unwrap();
@@ -153,9 +172,20 @@ fn rubbish(world: &mut World, by: usize) {
     }
     let author = world.view(by).handle;
     let position = world.hub.head() + 1;
-    let Some(last) = world.hub.log.last().cloned() else { return };
+    let Some(last) = world.hub.log.last().cloned() else {
+        return;
+    };
     let commit = [&[0], last.commit.as_ref()].concat().into();
-    let entry = LogEntry { position, commit, author, change: Change::default(), ..last };
+    let entry = LogEntry {
+        position,
+        commit,
+        author,
+        change: Change::default(),
+        ..last
+    };
     world.hub.log.push(entry);
-    world.hub.infos.push((position, Bytes::from_static(b"rubbish")));
+    world
+        .hub
+        .infos
+        .push((position, Bytes::from_static(b"rubbish")));
 }
