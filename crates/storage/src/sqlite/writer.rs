@@ -1,8 +1,8 @@
 //! The thread that alone writes. Everything that waits becomes one transaction with one commit. If a
 //! request fails, all are undone and run again, each in a transaction of its own.
 //!
-//! Savepoints would spare the second run, but SQLite copies every page changed under one: a third of
-//! the cost of an entry, for a case that is rare.
+//! Savepoints would spare the second run, but they are two statements more per request and SQLite
+//! copies each page before its first change under one: for a case that is rare.
 
 use std::fs::File;
 use std::path::PathBuf;
