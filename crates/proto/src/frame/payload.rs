@@ -1,6 +1,6 @@
 //! The payload of each type as a value: what a server and what a client may receive in the tunnel.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::ack::{AckDown, AckUp};
 use super::directory::Directory;
@@ -15,7 +15,8 @@ use super::key_update::{KeyUpdate, LogEntry};
 use super::leave::Leave;
 use super::msg::{Msg, MsgDown};
 use super::presence::Presence;
-use super::{Frame, FrameType};
+use super::{Frame, FrameType, Header};
+use crate::encoder;
 use crate::wire::Cbor;
 use crate::wire::reader::CborError;
 
@@ -77,6 +78,48 @@ impl FromClient {
             | FrameType::Grant => Err(CborError::Type("a frame of a client")),
         }
     }
+
+    /// The type of the frame that carries it.
+    #[must_use]
+    pub const fn kind(&self) -> FrameType {
+        match self {
+            Self::Join(_) => FrameType::Join,
+            Self::Leave(_) => FrameType::Leave,
+            Self::Msg(_) => FrameType::Msg,
+            Self::Ack(_) => FrameType::Ack,
+            Self::Typing(_) => FrameType::Typing,
+            Self::Presence(_) => FrameType::Presence,
+            Self::KeyUpdate(_) => FrameType::KeyUpdate,
+            Self::GroupCreate(_) => FrameType::GroupCreate,
+            Self::KeyPackage(_) => FrameType::KeyPackage,
+            Self::Directory(_) => FrameType::Directory,
+            Self::Fetch(_) => FrameType::Fetch,
+            Self::Padding => FrameType::Padding,
+        }
+    }
+
+    /// Appends the frame. `channel` and `sequence` are 0 where the type has none.
+    pub fn encode(&self, channel: u32, sequence: u32, out: &mut BytesMut) {
+        let header = Header {
+            kind: self.kind(),
+            channel,
+            sequence,
+        };
+        match self {
+            Self::Join(value) => encoder::cbor(header, value, out),
+            Self::Leave(value) => encoder::cbor(header, value, out),
+            Self::Msg(msg) => encoder::msg(channel, sequence, msg, out),
+            Self::Ack(value) => encoder::cbor(header, value, out),
+            Self::Typing(payload) => encoder::raw(header, payload, out),
+            Self::Presence(value) => encoder::cbor(header, value, out),
+            Self::KeyUpdate(value) => encoder::cbor(header, value, out),
+            Self::GroupCreate(value) => encoder::cbor(header, value, out),
+            Self::KeyPackage(value) => encoder::cbor(header, value, out),
+            Self::Directory(value) => encoder::cbor(header, value, out),
+            Self::Fetch(value) => encoder::cbor(header, value, out),
+            Self::Padding => encoder::padding(0, out),
+        }
+    }
 }
 
 /// What a server says in the tunnel, after the first ACK
@@ -128,6 +171,47 @@ impl FromServer {
             | FrameType::Directory
             | FrameType::Fetch
             | FrameType::Grant => Err(CborError::Type("a frame of a server")),
+        }
+    }
+
+    /// The type of the frame that carries it.
+    #[must_use]
+    pub const fn kind(&self) -> FrameType {
+        match self {
+            Self::Msg(_) => FrameType::Msg,
+            Self::Ack(_) => FrameType::Ack,
+            Self::Typing(_) => FrameType::Typing,
+            Self::KeyUpdate(_) => FrameType::KeyUpdate,
+            Self::GroupInvite(_) => FrameType::GroupInvite,
+            Self::GroupEvent(_) => FrameType::GroupEvent,
+            Self::Error(_) => FrameType::Error,
+            Self::Padding => FrameType::Padding,
+        }
+    }
+
+    /// Appends the frame. `channel` and `sequence` are 0 where the type has none; a MSG that names its
+    /// group goes to channel 0.
+    pub fn encode(&self, channel: u32, sequence: u32, out: &mut BytesMut) {
+        let header = Header {
+            kind: self.kind(),
+            channel,
+            sequence,
+        };
+        match self {
+            Self::Msg(MsgDown {
+                group: Some(group),
+                msg,
+            }) => {
+                encoder::msg_unbound(sequence, group, msg, out);
+            }
+            Self::Msg(MsgDown { group: None, msg }) => encoder::msg(channel, sequence, msg, out),
+            Self::Ack(value) => encoder::cbor(header, value, out),
+            Self::Typing(payload) => encoder::raw(header, payload, out),
+            Self::KeyUpdate(value) => encoder::cbor(header, value, out),
+            Self::GroupInvite(value) => encoder::cbor(header, value, out),
+            Self::GroupEvent(value) => encoder::cbor(header, value, out),
+            Self::Error(value) => encoder::cbor(header, value, out),
+            Self::Padding => encoder::padding(0, out),
         }
     }
 }

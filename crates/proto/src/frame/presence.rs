@@ -27,6 +27,10 @@ impl Cbor for Presence {
             }
             Ok(())
         })?;
-        Ok(if required(active, 0)? { Self::Active } else { Self::Idle })
+        Ok(if required(active, 0)? {
+            Self::Active
+        } else {
+            Self::Idle
+        })
     }
 }

@@ -249,10 +249,7 @@ impl<'a> Reader<'a> {
             Type::Map => self.skip_map(),
             Type::Bytes => self.slice().map(drop),
             Type::String => self.text().map(drop),
-            Type::Bool | Type::Null | Type::Undefined | Type::Simple => self
-                .items
-                .skip()
-                .map_err(|error| because(&error, "a simple value")),
+            Type::Bool | Type::Null | Type::Undefined | Type::Simple => self.skip_simple(),
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => self
                 .items
                 .u64()
@@ -273,6 +270,18 @@ impl<'a> Reader<'a> {
             | Type::MapIndef
             | Type::Break
             | Type::Unknown(_) => Err(CborError::Type("a plain item")),
+        }
+    }
+
+    /// Skips a simple value. Below 32 the form of two bytes is not well-formed (RFC 8949 section 3.3).
+    fn skip_simple(&mut self) -> Result<(), CborError> {
+        let at = self.items.position();
+        self.items
+            .skip()
+            .map_err(|error| because(&error, "a simple value"))?;
+        match self.source.get(at..self.items.position()) {
+            Some([_, value]) if *value < 32 => Err(CborError::Malformed("a simple value")),
+            Some(_) | None => Ok(()),
         }
     }
 
