@@ -14,7 +14,8 @@ from wire import (
     x25519_public,
 )
 
-ALL = ["h2", "chunked", "websocket"]
+# What the server prints at its first start is good for so many accounts (SERVER_GUIDE.md 3).
+FIRST_INVITE_USES = 5
 
 
 def rejected(server, device, registration, **options):
@@ -23,16 +24,16 @@ def rejected(server, device, registration, **options):
     return fatal(session, "Handshake Rejected")
 
 
-def test_an_invite_registers_one_account_once(make_server):
+def test_an_invite_opens_as_many_accounts_as_it_was_made_for(make_server):
     server = make_server()
     assert server.info.document["registration"] == "invite"
-    first = server.register(token=server.invite.token)
-    assert first.first_ack[4] == "ok"
+
+    for _ in range(FIRST_INVITE_USES):
+        assert server.register(token=server.invite.token).first_ack[4] == "ok"
 
     account = Account(server.info.domain)
     device = Device(account)
     account.certify(device)
-
     rejected(server, device, {0: server.invite.token, 1: account.list()})
     rejected(server, device, {0: os.urandom(16), 1: account.list()})
     rejected(server, device, {1: account.list()})
