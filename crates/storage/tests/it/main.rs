@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod bookkeeping;
 mod damage;
 mod manifest;
 mod opening;
