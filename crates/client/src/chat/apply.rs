@@ -4,10 +4,9 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{GroupId, Handle};
 use openmls::group::{MlsGroup, ProcessMessageError};
 use openmls::prelude::{
-    ContentType, MlsMessageIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
+    ContentType, MlsMessageBodyIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
 };
 use openmls_traits::OpenMlsProvider as _;
-use tls_codec::Deserialize as _;
 
 use super::device::{self, Leaf};
 use super::profile::Context;
@@ -158,7 +157,7 @@ impl Chat {
         record.position = position;
         record.state = if closed { State::Closed } else { State::Member };
         let author = record.own_handle();
-        let advance = self.advance(&record, &mls, before, &author)?;
+        let advance = self.advance(&record, &mls, before.as_ref(), &author)?;
         record.save(self.provider.store())?;
         self.put_back(group, mls);
         Ok(Applied::Advanced(Box::new(Advance {
@@ -206,7 +205,7 @@ impl Chat {
         if !mls.is_active() {
             record.intents.clear();
         }
-        let advance = self.advance(&record, &mls, Some(before), &entry.author)?;
+        let advance = self.advance(&record, &mls, Some(&before), &entry.author)?;
         let advance = Box::new(Advance {
             closed: entry.change.close,
             ..advance
@@ -246,12 +245,11 @@ impl Chat {
         &self,
         record: &Record,
         mls: &MlsGroup,
-        before: Option<Before>,
+        before: Option<&Before>,
         author: &Handle,
     ) -> Result<Advance, ChatError> {
         let after = Before::of(mls)?;
         let known = before
-            .as_ref()
             .map(|before| before.leaves.as_slice())
             .unwrap_or_default();
         let missing_in =
@@ -263,7 +261,7 @@ impl Chat {
             State::Removed => None,
             State::Joining | State::Member | State::Closed => Some(self.tag(mls)?),
         };
-        let roles = before.as_ref().map(|before| &before.context.roles);
+        let roles = before.map(|before| &before.context.roles);
         Ok(Advance {
             position: record.position,
             epoch: mls.epoch().as_u64(),
@@ -331,41 +329,30 @@ fn judge(
 
 /// The MLS message in an entry's `commit`.
 fn unframe(context: &Context, entry: &LogEntry) -> Result<ProtocolMessage, Invalid> {
-    match entry.commit.split_first() {
-        Some((0, message)) => match protocol_message(message)? {
-            private @ ProtocolMessage::PrivateMessage(_) => commit(private),
-            ProtocolMessage::PublicMessage(_) => Err(Invalid::Framing),
+    let message = match entry.commit.split_first() {
+        Some((0, message)) => match keys::mls_message(message) {
+            Some(MlsMessageBodyIn::PrivateMessage(private)) => ProtocolMessage::from(private),
+            _ => return Err(Invalid::Framing),
         },
         Some((1, sealed)) => {
             let message = keys::open_external(&context.group_key, &entry.group, sealed)
                 .ok_or(Invalid::Sealed)?;
-            match protocol_message(&message)? {
-                public @ ProtocolMessage::PublicMessage(_) if public.is_external() => {
-                    commit(public)
-                }
-                _ => Err(Invalid::Framing),
+            match keys::mls_message(&message) {
+                Some(MlsMessageBodyIn::PublicMessage(public)) => ProtocolMessage::from(public),
+                _ => return Err(Invalid::Framing),
             }
         }
-        _ => Err(Invalid::Framing),
+        _ => return Err(Invalid::Framing),
+    };
+    // Decrypting a message uses up its key, so nothing but a commit may come that far.
+    let private = matches!(message, ProtocolMessage::PrivateMessage(_));
+    let external = message.is_external();
+    let commit = message.content_type() == ContentType::Commit && (private || external);
+    if commit {
+        Ok(message)
+    } else {
+        Err(Invalid::Framing)
     }
-}
-
-/// Decrypting a message uses up its key, so nothing but a commit may come that far.
-fn commit(message: ProtocolMessage) -> Result<ProtocolMessage, Invalid> {
-    match message.content_type() {
-        ContentType::Commit => Ok(message),
-        ContentType::Application | ContentType::Proposal => Err(Invalid::Framing),
-    }
-}
-
-fn protocol_message(mut bytes: &[u8]) -> Result<ProtocolMessage, Invalid> {
-    let message = MlsMessageIn::tls_deserialize(&mut bytes).map_err(|_| Invalid::Framing)?;
-    if !bytes.is_empty() {
-        return Err(Invalid::Framing);
-    }
-    message
-        .try_into_protocol_message()
-        .map_err(|_| Invalid::Framing)
 }
 
 /// Members and context at one moment.

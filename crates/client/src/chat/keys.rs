@@ -64,12 +64,16 @@ pub(super) fn open_group_info(
 ) -> Option<VerifiableGroupInfo> {
     let aad = sealed_box::group_info_aad(group, position);
     let info = sealed_box::open(key, &aad, sealed).ok()?;
-    let mut rest = info.as_slice();
-    let message = MlsMessageIn::tls_deserialize(&mut rest).ok()?;
-    match message.extract() {
-        MlsMessageBodyIn::GroupInfo(info) if rest.is_empty() => Some(info),
-        _ => None,
-    }
+    let MlsMessageBodyIn::GroupInfo(info) = mls_message(&info)? else {
+        return None;
+    };
+    Some(info)
+}
+
+/// One `MLSMessage`, all of `bytes`.
+pub(super) fn mls_message(mut bytes: &[u8]) -> Option<MlsMessageBodyIn> {
+    let message = MlsMessageIn::tls_deserialize(&mut bytes).ok()?;
+    bytes.is_empty().then(|| message.extract())
 }
 
 /// Seals an external commit under the group key that it is made for (CCP-1 section 5.5).

@@ -6,15 +6,13 @@ use commucat_proto::time::Timestamp;
 use openmls::framing::errors::MessageDecryptionError;
 use openmls::group::{MlsGroup, ProcessMessageError, ValidationError};
 use openmls::prelude::{
-    ContentType, MlsMessageBodyIn, MlsMessageIn, ProcessedMessage, ProcessedMessageContent,
-    ProtocolMessage,
+    ContentType, MlsMessageBodyIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
 };
-use tls_codec::Deserialize as _;
 
 use super::content::{Body, Content};
 use super::profile::{Context, PAST_EPOCHS};
 use super::roles::{Role, Standing};
-use super::{Chat, ChatError, device};
+use super::{Chat, ChatError, device, keys};
 
 /// A ciphertext for the outbox.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -208,12 +206,17 @@ fn role(mls: &MlsGroup, account: &AccountKey) -> Role {
 }
 
 fn refused<E>(error: &ProcessMessageError<E>) -> Received {
-    match error {
-        ProcessMessageError::ValidationError(ValidationError::NoPastEpochData) => Received::TooOld,
-        ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
-            MessageDecryptionError::SecretTreeError(_),
-        )) => Received::Spent,
-        _ => Received::Invalid("does not open"),
+    let ProcessMessageError::ValidationError(error) = error else {
+        return Received::Invalid("does not open");
+    };
+    if matches!(error, ValidationError::NoPastEpochData) {
+        Received::TooOld
+    } else if let ValidationError::UnableToDecrypt(MessageDecryptionError::SecretTreeError(_)) =
+        error
+    {
+        Received::Spent
+    } else {
+        Received::Invalid("does not open")
     }
 }
 
@@ -221,14 +224,10 @@ fn refused<E>(error: &ProcessMessageError<E>) -> Received {
 /// without complaint uses up its key, so a copy of a good ciphertext under another header, or of a
 /// commit, must not come that far.
 fn application_message(msg: &Msg, group: &GroupId) -> Option<ProtocolMessage> {
-    let ciphertext = msg.ciphertext();
-    let mut bytes = ciphertext.as_ref();
-    let message = MlsMessageIn::tls_deserialize(&mut bytes).ok()?;
-    let MlsMessageBodyIn::PrivateMessage(private) = message.extract() else {
+    let MlsMessageBodyIn::PrivateMessage(private) = keys::mls_message(&msg.ciphertext())? else {
         return None;
     };
-    let good = bytes.is_empty()
-        && private.aad() == msg.authenticated()
+    let good = private.aad() == msg.authenticated()
         && private.content_type() == ContentType::Application
         && private.group_id().as_slice() == group.as_bytes();
     good.then_some(ProtocolMessage::PrivateMessage(private))

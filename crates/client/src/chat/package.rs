@@ -5,12 +5,11 @@ use commucat_crypto::secret::Secret;
 use commucat_proto::id::Handle;
 use commucat_proto::time::Timestamp;
 use openmls::prelude::{
-    KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion,
+    KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageOut, ProtocolVersion,
 };
 use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
 use serde::{Deserialize, Serialize};
-use tls_codec::Deserialize as _;
 
 use super::intent::Claimed;
 use super::profile::{self, Suite};
@@ -172,22 +171,15 @@ pub(super) fn verify(
     if device.account != claimed.account || device.id != claimed.device {
         return Err(ChatError::Package("it belongs to another device"));
     }
-    if let Some(now) = now {
-        if !device::holds(package.leaf_node(), now) {
-            return Err(ChatError::Package(
-                "its certificate has expired or is not valid yet",
-            ));
-        }
+    if now.is_some_and(|now| !device::holds(package.leaf_node(), now)) {
+        return Err(ChatError::Package("its certificate does not hold now"));
     }
     Ok(package)
 }
 
 fn parse(bytes: &[u8]) -> Result<KeyPackageIn, ChatError> {
-    let mut rest = bytes;
-    let message = MlsMessageIn::tls_deserialize(&mut rest)
-        .map_err(|_| ChatError::Package("it does not decode"))?;
-    match message.extract() {
-        MlsMessageBodyIn::KeyPackage(package) if rest.is_empty() => Ok(package),
-        _ => Err(ChatError::Package("it does not decode")),
-    }
+    let Some(MlsMessageBodyIn::KeyPackage(package)) = keys::mls_message(bytes) else {
+        return Err(ChatError::Package("it does not decode"));
+    };
+    Ok(package)
 }

@@ -107,10 +107,10 @@ impl Device {
     fn submission(&mut self, group: &GroupId) -> Submission {
         let proposal = self.chat.propose(group).unwrap();
         self.commit();
-        match proposal {
-            Proposal::Send(submission) => submission,
-            other => panic!("nothing to send: {other:?}"),
-        }
+        let Proposal::Send(submission) = proposal else {
+            panic!("nothing to send: {proposal:?}")
+        };
+        submission
     }
 
     fn text(&mut self, group: &GroupId, text: &str) -> (MessageId, Sealed) {
@@ -131,13 +131,13 @@ impl Device {
     }
 
     fn reads(&mut self, group: &GroupId, sealed: &Sealed) -> Option<String> {
-        match self.open(group, sealed) {
-            Received::Opened(opened) => match opened.content.body {
-                Body::Text(text) => Some(text),
-                _ => None,
-            },
-            _ => None,
-        }
+        let Received::Opened(opened) = self.open(group, sealed) else {
+            return None;
+        };
+        let Body::Text(text) = opened.content.body else {
+            return None;
+        };
+        Some(text)
     }
 }
 

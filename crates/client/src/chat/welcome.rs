@@ -5,8 +5,7 @@ use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::id::GroupId;
 use openmls::group::{MlsGroup, ProcessedWelcome};
 use openmls::messages::group_info::VerifiableGroupInfo;
-use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn, Welcome};
-use tls_codec::Deserialize as _;
+use openmls::prelude::{MlsMessageBodyIn, RatchetTreeIn, Welcome};
 
 use super::package::{Published, Use};
 use super::profile::{self, Context};
@@ -194,11 +193,9 @@ pub(super) fn trusted(mls: &MlsGroup) -> Result<(), ChatError> {
         ))
 }
 
-fn welcome(mut bytes: &[u8]) -> Result<Welcome, ChatError> {
-    let message = MlsMessageIn::tls_deserialize(&mut bytes)
-        .map_err(|_| ChatError::Welcome("it does not decode"))?;
-    match message.extract() {
-        MlsMessageBodyIn::Welcome(welcome) if bytes.is_empty() => Ok(welcome),
-        _ => Err(ChatError::Welcome("it does not decode")),
-    }
+fn welcome(bytes: &[u8]) -> Result<Welcome, ChatError> {
+    let Some(MlsMessageBodyIn::Welcome(welcome)) = keys::mls_message(bytes) else {
+        return Err(ChatError::Welcome("it does not decode"));
+    };
+    Ok(welcome)
 }
