@@ -4,6 +4,8 @@
 //! connection, resends what is unacknowledged and stores what arrives before it acknowledges it;
 //! the application asks and listens.
 
+mod start;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ClientError;
 use crate::event::{Connection, Event, Events, Message, Request, Tick};
+use crate::settings::Settings;
+#[cfg(doc)]
+use crate::vault::VaultError;
 
 /// The own account and device.
 #[derive(Clone, Debug)]
@@ -236,6 +241,48 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
+    /// Makes an account and its first device with an invite link, registers, and starts.
+    ///
+    /// A join that failed half-way leaves a profile that the next join completes.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] for a link that does not parse; [`VaultError::Exists`] if the
+    /// profile has an account; the errors of connecting.
+    pub async fn join(settings: Settings, invite: &str) -> Result<Self, ClientError> {
+        Box::pin(start::join(settings, invite)).await
+    }
+
+    /// Starts the device of an existing profile. It connects by itself, now and whenever the
+    /// connection is lost; [`Self::connected`] waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`] if the profile does not open.
+    pub async fn open(settings: Settings) -> Result<Self, ClientError> {
+        Box::pin(start::open(settings)).await
+    }
+
+    /// Makes a profile for a further device of an account, or takes up the one begun before;
+    /// returns the code to show to the first device ([`Self::link_device`]).
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Exists`] if the profile has an account.
+    pub fn begin_link(settings: &Settings) -> Result<String, ClientError> {
+        start::begin_link(settings)
+    }
+
+    /// Takes the first device's answer, registers this device, and starts.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] for an answer that does not parse or is for another device; the
+    /// errors of connecting.
+    pub async fn finish_link(settings: Settings, answer: &str) -> Result<Self, ClientError> {
+        Box::pin(start::finish_link(settings, answer)).await
+    }
+
     /// A stream of everything that happens from now on.
     #[must_use]
     pub fn subscribe(&self) -> Events {

@@ -1,7 +1,5 @@
 //! Errors of the SDK: what failed, why, and what to do next.
 
-use std::fmt::Write as _;
-
 use crate::vault::VaultError;
 
 /// Why something that the application asked for did not happen.
@@ -127,8 +125,8 @@ impl ClientError {
         let mut out = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(cause) = source {
-            // Writing to a String cannot fail.
-            drop(write!(out, ": {cause}"));
+            out.push_str(": ");
+            out.push_str(&cause.to_string());
             source = cause.source();
         }
         out

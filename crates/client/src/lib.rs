@@ -3,11 +3,15 @@
 //! Start with [`Client::join`] (a new account, by invite link) or [`Client::open`], listen with
 //! [`Client::subscribe`], talk with [`Client::send`].
 
+mod account;
 pub mod chat;
 mod client;
 pub mod clock;
+mod connect;
+mod engine;
 mod error;
 mod event;
+mod record;
 mod settings;
 pub mod vault;
 

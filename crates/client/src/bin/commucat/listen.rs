@@ -1,0 +1,230 @@
+//! `commucat listen`: what arrives, line by line, until Ctrl-C.
+
+use std::collections::HashSet;
+
+use commucat_client::{Change, Client, Connection, Event, Message};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::ask::{connection_words, message_json};
+use crate::render;
+use crate::report::{Failure, line, note};
+
+/// How `listen` shows things.
+#[derive(Clone, Copy)]
+pub(crate) struct Style {
+    pub(crate) json: bool,
+    pub(crate) read: bool,
+    pub(crate) count: Option<u64>,
+}
+
+struct Listener<'a> {
+    client: &'a Client,
+    style: Style,
+    shown: u64,
+    /// Numbers of messages shown in this run: an event may repeat what the start-up list had.
+    seen: HashSet<u64>,
+}
+
+/// Runs until `stop`, until the client ends, or until `count` messages were shown.
+pub(crate) async fn run(
+    client: &Client,
+    style: Style,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut events = client.subscribe();
+    let mut listener = Listener {
+        client,
+        style,
+        shown: 0,
+        seen: HashSet::new(),
+    };
+    if listener.catch_up().await? {
+        return Ok(());
+    }
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            event = events.next() => event,
+        };
+        match event {
+            None => return Err(Failure::new("client has stopped", "see the lines above")),
+            Some(Event::Message(message)) => {
+                if listener.show(&[message]).await? {
+                    return Ok(());
+                }
+            }
+            Some(Event::Behind { .. }) => {
+                if listener.catch_up().await? {
+                    return Ok(());
+                }
+            }
+            Some(event) => {
+                let over = matches!(
+                    event,
+                    Event::Connection(Connection::Replaced | Connection::Revoked)
+                );
+                listener.tell(&event);
+                if over {
+                    return Err(Failure::new("this device cannot stay connected", ""));
+                }
+            }
+        }
+    }
+}
+
+impl Listener<'_> {
+    /// Shows what was stored but not shown; says whether it is enough.
+    async fn catch_up(&mut self) -> Result<bool, Failure> {
+        loop {
+            let page = self.client.unshown(200).await?;
+            if page.is_empty() {
+                return Ok(false);
+            }
+            if self.show(&page).await? {
+                return Ok(true);
+            }
+        }
+    }
+
+    async fn show(&mut self, messages: &[Message]) -> Result<bool, Failure> {
+        let mut numbers = Vec::new();
+        for message in messages {
+            numbers.push(message.number);
+            if message.own || !self.seen.insert(message.number) {
+                continue;
+            }
+            if self.style.json {
+                let mut value = message_json(message);
+                tag(&mut value, "message");
+                line(&value.to_string());
+            } else {
+                line(&render::message(&message_json(message)));
+            }
+            self.shown += 1;
+        }
+        self.client.mark_shown(numbers).await?;
+        if self.style.read {
+            let conversations: HashSet<_> = messages.iter().map(|m| m.conversation).collect();
+            for conversation in conversations {
+                self.client
+                    .mark_read(&HEXLOWER.encode(conversation.as_bytes()))
+                    .await?;
+            }
+        }
+        Ok(self.style.count.is_some_and(|count| self.shown >= count))
+    }
+
+    fn tell(&self, event: &Event) {
+        if self.style.json {
+            if let Some(value) = event_json(event) {
+                line(&value.to_string());
+            }
+        } else if let Some(text) = event_text(event) {
+            note(&text);
+        }
+    }
+}
+
+fn tag(value: &mut Value, event: &str) {
+    if let Value::Object(map) = value {
+        map.insert("event".to_owned(), event.into());
+    }
+}
+
+fn event_json(event: &Event) -> Option<Value> {
+    let hex = |id: &[u8]| HEXLOWER.encode(id);
+    Some(match event {
+        Event::Tick {
+            conversation,
+            message,
+            tick,
+        } => json!({
+            "event": "tick", "conversation": hex(conversation.as_bytes()),
+            "message": hex(message.as_bytes()), "tick": tick.as_str(),
+        }),
+        Event::Request(request) => json!({
+            "event": "request", "conversation": hex(request.conversation.as_bytes()),
+            "account": request.from.as_str(), "domain": request.domain,
+        }),
+        Event::Conversation {
+            conversation,
+            change,
+        } => json!({
+            "event": "conversation", "conversation": hex(conversation.as_bytes()),
+            "change": change_word(*change),
+        }),
+        Event::Connection(state) => {
+            let (state, reason) = connection_words(state);
+            json!({ "event": "connection", "state": state, "reason": reason })
+        }
+        Event::Gap { conversation } => json!({
+            "event": "gap", "conversation": conversation.map(|id| hex(id.as_bytes())),
+        }),
+        Event::Fork { conversation } => {
+            json!({ "event": "fork", "conversation": hex(conversation.as_bytes()) })
+        }
+        Event::Undelivered {
+            conversation,
+            message,
+            reason,
+        } => json!({
+            "event": "undelivered", "conversation": hex(conversation.as_bytes()),
+            "message": hex(message.as_bytes()), "reason": format!("{reason:?}").to_lowercase(),
+        }),
+        Event::Devices => json!({ "event": "devices" }),
+        Event::CertificateWarning => json!({ "event": "certificate warning" }),
+        _ => return None,
+    })
+}
+
+const fn change_word(change: Change) -> &'static str {
+    match change {
+        Change::Ready => "ready",
+        Change::Members => "members",
+        Change::Settings => "settings",
+        Change::Left => "left",
+        Change::Closed => "closed",
+        _ => "other",
+    }
+}
+
+fn event_text(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Request(request) => format!(
+            "{} wants to talk to you: `commucat request accept {} --as NAME`, or decline, or block",
+            request.from.as_str(),
+            request.from.as_str().get(..8).unwrap_or_default(),
+        ),
+        Event::Connection(state) => match connection_words(state) {
+            ("connecting", _) => return None,
+            (state, None) => format!("({state})"),
+            (state, Some(reason)) => format!("({state}: {reason})"),
+        },
+        Event::Gap { .. } => {
+            "(some messages are missing: they waited too long or did not fit)".to_owned()
+        }
+        Event::Fork { .. } => {
+            "WARNING: the server shows the members of a group different histories; start a new \
+             group with the same people"
+                .to_owned()
+        }
+        Event::Undelivered { reason, .. } => {
+            format!(
+                "(a message did not reach everybody: {})",
+                format!("{reason:?}").to_lowercase()
+            )
+        }
+        Event::Devices => {
+            "(the devices of your account changed: `commucat device list`)".to_owned()
+        }
+        Event::CertificateWarning => {
+            "Warning: the TLS certificate of the server does not verify. The server's own key is \
+             the one of your invite, so the connection goes on. Silence this with `--tls-ca FILE` \
+             or `--insecure`."
+                .to_owned()
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,404 @@
+//! What the application asks.
+
+use commucat_proto::id::{AccountId, GroupId, MessageId};
+
+use super::core::{Core, chat_error};
+use super::model::{Contact as Known, Kind, Stage, Stored};
+use super::replies::answer_with;
+use super::tables;
+use crate::chat::{Body, Content, Intent};
+use crate::client::{Command, Contact, Conversation, Reply, Sent, Status};
+use crate::error::ClientError;
+
+/// Bytes of a text: fits any server's `limits.max_payload` default with room for sealing.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// What sealing adds to a text at most.
+const SEALING: usize = 512;
+
+impl Core {
+    /// Runs one command; its answer leaves with the step's effects.
+    ///
+    /// # Errors
+    ///
+    /// The store failed. What is wrong with the command itself goes into its answer.
+    pub(crate) fn on_command(&mut self, command: Command) -> Result<(), ClientError> {
+        match command {
+            Command::Me(reply) => self.answer(reply, Ok(self.me())),
+            Command::AddContact {
+                link,
+                petname,
+                reply,
+            } => {
+                let result = self.add_contact(&link, &petname);
+                let result = result.and_then(|id| self.contact_of(&id));
+                self.answer(reply, result)
+            }
+            Command::Contacts(reply) => {
+                let known = self.contacts.values().filter(|one| !one.petname.is_empty());
+                let mut contacts: Vec<_> = known.map(contact_view).collect();
+                contacts.sort_by(|a, b| a.petname.cmp(&b.petname));
+                self.answer(reply, Ok(contacts))
+            }
+            Command::Safety { who, reply } => self.answer(reply, self.safety(&who)),
+            Command::Verify { who, reply } => {
+                let contact = self.contact(&who).cloned();
+                let result = contact.and_then(|contact| {
+                    self.save_contact(Known {
+                        verified: true,
+                        ..contact
+                    })
+                });
+                self.answer(reply, result)
+            }
+            Command::Send { to, text, reply } => {
+                let result = self.send(&to, text);
+                self.answer(reply, result)
+            }
+            Command::Read {
+                conversation,
+                reply,
+            } => {
+                let result = self
+                    .find(&conversation)
+                    .and_then(|group| self.mark_read(&group));
+                self.answer(reply, result)
+            }
+            Command::History {
+                name,
+                after,
+                limit,
+                reply,
+            } => {
+                let result = self
+                    .find(&name)
+                    .and_then(|group| self.page(&group, after, limit));
+                self.answer(reply, result)
+            }
+            Command::Unshown { limit, reply } => self.answer(reply, self.unshown(limit)),
+            Command::Shown { numbers, reply } => {
+                for number in numbers {
+                    self.vault
+                        .delete(tables::UNSHOWN, b"", &number.to_be_bytes())?;
+                }
+                self.answer(reply, Ok(()))
+            }
+            Command::Status(reply) => {
+                let status = self.status();
+                self.answer(reply, status)
+            }
+            other => self.on_structural(other),
+        }
+    }
+
+    /// Commands that change groups, people or devices.
+    fn on_structural(&mut self, command: Command) -> Result<(), ClientError> {
+        match command {
+            Command::CreateGroup {
+                name,
+                members,
+                reply,
+            } => {
+                let result = self.create_group(name, &members);
+                self.answer(reply, result)
+            }
+            Command::Invite { group, who, reply } => {
+                let result = self.group_and_contact(&group, &who);
+                let result = result.map(|(group, account)| self.want(&group, &account));
+                self.answer(reply, result)
+            }
+            Command::Remove { group, who, reply } => {
+                let result = self.remove_member(&group, &who);
+                self.answer(reply, result)
+            }
+            Command::Leave { group, reply } => {
+                let result = self.find(&group).and_then(|group| self.leave(&group));
+                self.answer(reply, result)
+            }
+            Command::Conversations(reply) => {
+                let conversations = self.all_conversations();
+                self.answer(reply, conversations)
+            }
+            Command::Requests(reply) => self.answer(reply, Ok(self.requests())),
+            Command::Decide {
+                request,
+                decision,
+                reply,
+            } => {
+                let result = self.decide(&request, decision);
+                self.answer(reply, result)
+            }
+            Command::Devices(reply) => self.answer(reply, Ok(self.devices())),
+            Command::LinkDevice { code, reply } => {
+                self.link_device(&code, reply);
+                Ok(())
+            }
+            Command::RevokeDevice { device, reply } => {
+                self.revoke_device(&device, reply);
+                Ok(())
+            }
+            Command::Phrase(reply) => {
+                let phrase = self.account.phrase().ok_or(ClientError::NotFirstDevice);
+                self.answer(reply, phrase.map(|phrase| phrase.words()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A failure of the store ends the engine; any other is the command's own.
+    fn answer<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        result: Result<T, ClientError>,
+    ) -> Result<(), ClientError> {
+        if let Err(ClientError::Vault(error)) = result {
+            return Err(ClientError::Vault(error));
+        }
+        self.effects.push(answer_with(reply, result));
+        Ok(())
+    }
+
+    /// A conversation by the name of a contact or group, or by its id in hex.
+    fn find(&mut self, name: &str) -> Result<GroupId, ClientError> {
+        let raw = data_encoding::HEXLOWER.decode(name.as_bytes());
+        if let Some(id) = raw.ok().and_then(|raw| GroupId::parse(&raw).ok())
+            && self.conversations.contains_key(&id)
+        {
+            return Ok(id);
+        }
+        if let Ok(contact) = self.contact(name) {
+            return contact.conversation.ok_or(ClientError::Unknown {
+                what: "conversation",
+                name: name.to_owned(),
+            });
+        }
+        let named = self
+            .conversations
+            .values()
+            .filter(|one| one.name.as_deref() == Some(name));
+        let (left, here): (Vec<_>, Vec<_>) = named.partition(|one| one.stage == Stage::Left);
+        let found = here.first().or(left.last()).map(|one| one.id);
+        let what = "contact or group";
+        found.ok_or_else(|| ClientError::Unknown {
+            what,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The conversation to send to; made now for a contact without one.
+    fn destination(&mut self, to: &str) -> Result<GroupId, ClientError> {
+        let contact = self.contact(to).ok().cloned();
+        let Some(contact) = contact else {
+            return self.find(to);
+        };
+        let usable = contact.conversation.filter(|id| {
+            self.conversations
+                .get(id)
+                .is_some_and(|one| one.stage != Stage::Left)
+        });
+        if let Some(id) = usable {
+            return Ok(id);
+        }
+        let id = self.plan(Kind::Direct, None, vec![contact.account.clone()])?;
+        self.save_contact(Known {
+            conversation: Some(id),
+            ..contact
+        })?;
+        Ok(id)
+    }
+
+    fn send(&mut self, to: &str, text: String) -> Result<Sent, ClientError> {
+        if text.is_empty() {
+            return Err(ClientError::Invalid {
+                what: "message: it is empty",
+            });
+        }
+        // A server may take less than its default.
+        let named = self
+            .online
+            .as_ref()
+            .map_or(usize::MAX, |online| online.limits.payload);
+        let max = TEXT_BYTES_MAX.min(named.saturating_sub(SEALING));
+        if text.len() > max {
+            return Err(ClientError::TooLarge {
+                what: "the message",
+                max,
+            });
+        }
+        let group = self.destination(to)?;
+        let one = self.conversations.get(&group);
+        if one.is_none_or(|one| one.stage == Stage::Left) {
+            return Err(ClientError::NotNow(
+                "you are not in this conversation any more",
+            ));
+        }
+        if one.is_some_and(|one| one.request.is_some()) {
+            return Err(ClientError::NotNow("accept the request first"));
+        }
+        let message = MessageId::new(commucat_crypto::secret::random_bytes());
+        let stored = Stored {
+            id: message,
+            author: self.own_id(),
+            device: self.account.device.clone(),
+            counter: 0,
+            sent: self.now.as_millis(),
+            text: text.clone(),
+            tick: 0,
+            ours: true,
+            read: true,
+        };
+        let number = self.remember(&group, stored)?;
+        let place = [number.to_be_bytes().as_slice(), group.as_bytes()].concat();
+        self.vault
+            .put(tables::SENT, b"", message.as_bytes(), &place)?;
+        let body = Body::Text(text);
+        let content = Content {
+            body,
+            sent: self.now,
+            reply_to: None,
+            counter: 0,
+        };
+        self.post_content(&group, message, &content)?;
+        Ok(Sent {
+            conversation: group,
+            message,
+        })
+    }
+
+    fn create_group(&mut self, name: String, who: &[String]) -> Result<GroupId, ClientError> {
+        self.check_name(&name)?;
+        let members = who.iter().map(|one| Ok(self.contact(one)?.account.clone()));
+        let members = members.collect::<Result<Vec<AccountId>, ClientError>>()?;
+        self.plan(Kind::Group, Some(name), members)
+    }
+
+    fn group_and_contact(
+        &mut self,
+        group: &str,
+        who: &str,
+    ) -> Result<(GroupId, AccountId), ClientError> {
+        let account = self.contact(who)?.account.clone();
+        let group = self.find(group)?;
+        let kind = self.conversations.get(&group).map(|one| one.kind.clone());
+        if kind != Some(Kind::Group) {
+            return Err(ClientError::NotNow(
+                "this is not a group: make one with `group create`",
+            ));
+        }
+        Ok((group, account))
+    }
+
+    fn remove_member(&mut self, group: &str, who: &str) -> Result<(), ClientError> {
+        let (group, account) = self.group_and_contact(group, who)?;
+        let Some(key) = self.contacts.get(&account).and_then(|one| one.key) else {
+            return Err(ClientError::Unknown {
+                what: "member",
+                name: who.to_owned(),
+            });
+        };
+        self.wanted_done(&group, &account);
+        match self
+            .chat
+            .intend(&group, Intent::RemoveAccount(key), self.now)
+        {
+            Ok(()) => {
+                self.intents.insert(group);
+                self.awake.insert(group);
+                Ok(())
+            }
+            Err(error) => Err(chat_error(error)),
+        }
+    }
+
+    fn contact_of(&self, id: &AccountId) -> Result<Contact, ClientError> {
+        let known = self.contacts.get(id).map(contact_view);
+        known.ok_or_else(|| ClientError::Unknown {
+            what: "contact",
+            name: String::new(),
+        })
+    }
+
+    fn all_conversations(&mut self) -> Result<Vec<Conversation>, ClientError> {
+        let shown: Vec<_> = self
+            .conversations
+            .values()
+            .filter(|one| one.kind != Kind::Own && one.stage != Stage::Left)
+            .cloned()
+            .collect();
+        shown
+            .into_iter()
+            .map(|one| self.conversation_view(&one))
+            .collect()
+    }
+
+    fn conversation_view(
+        &mut self,
+        one: &super::model::Conversation,
+    ) -> Result<Conversation, ClientError> {
+        let view = self.chat.group(&one.id).ok();
+        let mut accounts: Vec<AccountId> = match &view {
+            Some(view) => view
+                .members
+                .iter()
+                .map(|m| AccountId::of_key(&m.account))
+                .collect(),
+            None => one.wanted.clone(),
+        };
+        accounts.sort_unstable();
+        accounts.dedup();
+        let members = accounts.into_iter().map(|id| {
+            let name = self.name_of(&id);
+            (id, name)
+        });
+        let members: Vec<_> = members.collect();
+        let peer = one.peer.as_ref().map(|peer| self.name_of(peer));
+        let suite = view.as_ref().map_or(0, |view| match view.suite {
+            crate::chat::Suite::Hybrid => 0x004e,
+            crate::chat::Suite::Classical => 0x0003,
+        });
+        Ok(Conversation {
+            id: one.id,
+            name: one.name.clone().or(peer).unwrap_or_default(),
+            group: one.kind == Kind::Group,
+            members,
+            devices: view.map_or(0, |view| view.members.len()),
+            suite,
+            position: one.position,
+            ready: self.may_send(&one.id),
+            unsent: self.unsent(&one.id)?,
+        })
+    }
+
+    fn status(&mut self) -> Result<Status, ClientError> {
+        let mut outbox = 0;
+        for group in self.conversations.keys() {
+            outbox += self.unsent(group)?;
+        }
+        let server = self.account.server.as_ref();
+        Ok(Status {
+            connection: self.state.clone(),
+            me: self.me(),
+            endpoint: server
+                .map(|server| server.endpoint.clone())
+                .unwrap_or_default(),
+            outbox,
+            conversations: self.all_conversations()?.len(),
+            contacts: self
+                .contacts
+                .values()
+                .filter(|one| !one.petname.is_empty())
+                .count(),
+            key_packages: self.key_packages,
+        })
+    }
+}
+
+fn contact_view(one: &Known) -> Contact {
+    Contact {
+        petname: one.petname.clone(),
+        account: one.account.clone(),
+        domain: one.domain.as_str().to_owned(),
+        devices: one.devices.len(),
+        verified: one.verified,
+        conversation: one.conversation,
+    }
+}

@@ -1,0 +1,399 @@
+//! Frames from the server: stored or finally discarded, each exactly once, before they are
+//! acknowledged (CCP-1 section 4).
+
+use bytes::Bytes;
+use commucat_proto::error::Title;
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::group_event::{EventKind, GroupEvent, Reason};
+use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::key_update::LogEntry;
+use commucat_proto::frame::msg::{Msg, MsgDown};
+use commucat_proto::frame::payload::FromServer;
+use commucat_proto::frame::{Frame, FrameType};
+use commucat_proto::id::{AccountId, DedupeKey, GroupId};
+
+use super::core::{Core, Effect, chat_error};
+use super::history::Arrival;
+use super::model::Stage;
+use super::online::{Purpose, Unanswered};
+use super::tables;
+use crate::chat::{Applied, Content, Intent, Invalid, Opened, Received, Role};
+use crate::error::ClientError;
+use crate::event::{Change, Connection, Event, UndeliveredReason};
+
+/// Frames of a later epoch that are kept for one group; more are left to the author's resending.
+const HELD_MAX: usize = 10_000;
+
+impl Core {
+    /// Handles frames in order.
+    pub(crate) fn on_frames(&mut self, frames: Vec<Frame>) -> Result<(), ClientError> {
+        for frame in frames {
+            if self.online.is_none() {
+                return Ok(());
+            }
+            self.on_frame(&frame)?;
+        }
+        Ok(())
+    }
+
+    fn on_frame(&mut self, frame: &Frame) -> Result<(), ClientError> {
+        let sequence = frame.header.sequence;
+        let Some(online) = &mut self.online else {
+            return Ok(());
+        };
+        if sequence > 0 {
+            // The decoder refuses gaps and repeats.
+            online.received = sequence;
+        }
+        let Ok(decoded) = FromServer::decode(frame) else {
+            tracing::warn!(frame = frame.header.kind.name(), "a frame does not decode");
+            // A numbered one is discarded for good; one that answers would never be answered.
+            if matches!(frame.header.kind, FrameType::Ack | FrameType::Error) {
+                self.effects.push(Effect::Close(
+                    "the server sent what is no answer".to_owned(),
+                ));
+            }
+            return Ok(());
+        };
+        match decoded {
+            FromServer::Msg(down) => self.on_msg(frame.header.channel, &down),
+            FromServer::Ack(ack) => self.on_ack(ack),
+            FromServer::KeyUpdate(entry) => self.on_entry(&entry),
+            FromServer::GroupInvite(invite) => self.on_invite(&invite, &frame.payload),
+            FromServer::GroupEvent(event) => self.on_event(event),
+            FromServer::Error(problem) => self.on_problem(&problem),
+            FromServer::Typing(_) | FromServer::Padding => Ok(()),
+        }
+    }
+
+    fn on_msg(&mut self, channel: u32, down: &MsgDown) -> Result<(), ClientError> {
+        let bound = self
+            .online
+            .as_ref()
+            .and_then(|online| online.group_of(channel));
+        let Some(group) = down.group.or(bound) else {
+            return Ok(());
+        };
+        // Not, or no longer, in that group: discarded.
+        if !self.is_active(&group) {
+            return Ok(());
+        }
+        let msg = &down.msg;
+        let key = DedupeKey::of(&group, &msg.message(), &msg.ciphertext());
+        if self
+            .vault
+            .contains(tables::KEYS, group.as_bytes(), key.as_bytes())?
+        {
+            return Ok(());
+        }
+        let position = msg.position().to_be_bytes();
+        self.vault
+            .put(tables::KEYS, group.as_bytes(), key.as_bytes(), &position)?;
+        if self.receive(&group, msg)? == Kept::Later {
+            self.hold(&group, msg)?;
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, group: &GroupId, msg: &Msg) -> Result<(), ClientError> {
+        let held = self
+            .vault
+            .entries(tables::HELD, group.as_bytes(), 0, u32::MAX)?
+            .len();
+        if held >= HELD_MAX {
+            tracing::warn!("too many frames of a later epoch; one is dropped");
+            return Ok(());
+        }
+        self.vault
+            .append(tables::HELD, group.as_bytes(), msg.payload())?;
+        let patience = commucat_proto::limits::GAP_PATIENCE;
+        self.change(group, |one| one.behind = true);
+        // The entry usually follows at once; asking is for when it does not.
+        let at = self.now.saturating_add(patience);
+        self.retry.entry(*group).or_insert(at);
+        Ok(())
+    }
+
+    fn receive(&mut self, group: &GroupId, msg: &Msg) -> Result<Kept, ClientError> {
+        match self.chat.open(group, msg).map_err(chat_error)? {
+            Received::Opened(opened) => {
+                self.opened(group, *opened)?;
+                Ok(Kept::Done)
+            }
+            Received::Later => Ok(Kept::Later),
+            Received::Spent | Received::Own => Ok(Kept::Done),
+            Received::TooOld => {
+                tracing::warn!("a message is too old to be opened");
+                self.tell(Event::Gap {
+                    conversation: Some(*group),
+                });
+                Ok(Kept::Done)
+            }
+            Received::Invalid(reason) => {
+                tracing::warn!(reason, "a message does not open");
+                Ok(Kept::Done)
+            }
+        }
+    }
+
+    fn opened(&mut self, group: &GroupId, opened: Opened) -> Result<(), ClientError> {
+        let id = [
+            opened.device.as_str().as_bytes(),
+            &[0],
+            opened.message_id.as_bytes(),
+        ]
+        .concat();
+        if self.vault.contains(tables::OPENED, group.as_bytes(), &id)? {
+            return Ok(());
+        }
+        let position = opened.position.to_be_bytes();
+        self.vault
+            .put(tables::OPENED, group.as_bytes(), &id, &position)?;
+        let arrival = Arrival {
+            author: AccountId::of_key(&opened.account),
+            device: opened.device,
+            message: opened.message_id,
+            admin: opened.role >= Role::Admin,
+            content: opened.content.encode(),
+        };
+        self.arrive(group, arrival, opened.content)
+    }
+
+    /// Tries what was kept for a later epoch again.
+    fn release(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        for (number, payload) in self
+            .vault
+            .entries(tables::HELD, group.as_bytes(), 0, u32::MAX)?
+        {
+            let Ok(msg) = Msg::decode(&Bytes::from(payload)) else {
+                continue;
+            };
+            if self.receive(group, &msg)? == Kept::Done {
+                self.vault.remove(tables::HELD, group.as_bytes(), number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of a group's log, from the queue, FETCH or a Conflict.
+    pub(super) fn on_entry(&mut self, entry: &LogEntry) -> Result<(), ClientError> {
+        let group = entry.group;
+        if !self.is_active(&group) {
+            return Ok(());
+        }
+        let applied = self.chat.apply(entry).map_err(chat_error)?;
+        self.on_applied(&group, entry.position, applied)
+    }
+
+    /// What an entry did.
+    pub(super) fn on_applied(
+        &mut self,
+        group: &GroupId,
+        position: u64,
+        applied: Applied,
+    ) -> Result<(), ClientError> {
+        match applied {
+            Applied::Known => Ok(()),
+            Applied::Gap(_) => {
+                self.change(group, |one| one.behind = true);
+                self.awake.insert(*group);
+                Ok(())
+            }
+            Applied::Skipped(invalid) => {
+                tracing::warn!(%invalid, "an entry of the log is skipped");
+                self.moved(group, position, None);
+                if matches!(invalid, Invalid::Epoch) {
+                    // Its author is elsewhere, or this device is: the newest GroupInfo tells.
+                    self.fetch_infos(group, Purpose::Compare(*group))?;
+                }
+                Ok(())
+            }
+            Applied::Advanced(advance) => {
+                self.moved(group, position, advance.tag);
+                self.prune(group, position)?;
+                self.release(group)?;
+                if advance.closed {
+                    return self.end(group, Change::Closed);
+                }
+                self.members_changed(group, &advance)
+            }
+            Applied::Removed(_) => self.end(group, Change::Left),
+        }
+    }
+
+    fn moved(&mut self, group: &GroupId, position: u64, tag: Option<[u8; 16]>) {
+        self.change(group, |one| one.position = position);
+        self.intents.insert(*group);
+        self.awake.insert(*group);
+        if let Some(online) = &mut self.online {
+            online.tags.push((*group, position, tag));
+        }
+    }
+
+    /// Records of dedupe live a little longer than the secrets that could open a repeat.
+    fn prune(&mut self, group: &GroupId, position: u64) -> Result<(), ClientError> {
+        const KEPT: u64 = 8;
+        if !position.is_multiple_of(KEPT) {
+            return Ok(());
+        }
+        for table in [tables::KEYS, tables::OPENED] {
+            for (id, at) in self.vault.list(table, group.as_bytes())? {
+                let at = at.try_into().map_or(0, u64::from_be_bytes);
+                if at.saturating_add(2 * KEPT) < position {
+                    self.vault.delete(table, group.as_bytes(), &id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// This device is out of a conversation; its history stays.
+    pub(super) fn end(&mut self, group: &GroupId, change: Change) -> Result<(), ClientError> {
+        self.change(group, |one| one.stage = Stage::Left);
+        if let Some(online) = &mut self.online {
+            online.unbind(group);
+        }
+        for (number, _) in self
+            .vault
+            .entries(tables::OUTBOX, group.as_bytes(), 0, u32::MAX)?
+        {
+            self.vault
+                .remove(tables::OUTBOX, group.as_bytes(), number)?;
+        }
+        self.forget_conversation(group)?;
+        self.tell(Event::Conversation {
+            conversation: *group,
+            change,
+        });
+        Ok(())
+    }
+
+    fn on_invite(&mut self, invite: &GroupInvite, payload: &Bytes) -> Result<(), ClientError> {
+        self.vault
+            .put(tables::INVITED, b"", invite.group.as_bytes(), payload)?;
+        self.take_up(invite, &[])
+    }
+
+    fn on_event(&mut self, event: GroupEvent) -> Result<(), ClientError> {
+        let notice = event.notice;
+        let Some(group) = notice.group else {
+            if notice.kind == EventKind::Gap {
+                let groups: Vec<_> = self.conversations.keys().copied().collect();
+                for group in groups {
+                    self.change(&group, |one| one.behind = true);
+                    self.awake.insert(group);
+                }
+                self.tell(Event::Gap { conversation: None });
+            }
+            return Ok(());
+        };
+        if !self.is_active(&group) {
+            return Ok(());
+        }
+        match notice.kind {
+            EventKind::Undelivered => match (notice.about, notice.reason) {
+                (Some(message), Some(reason)) => self.undelivered(&group, message, reason),
+                _ => Ok(()),
+            },
+            EventKind::Gone => {
+                let handles = notice.handles.unwrap_or_default();
+                self.intend(&group, Intent::Remove(handles));
+                Ok(())
+            }
+            EventKind::Fork => {
+                self.tell(Event::Fork {
+                    conversation: group,
+                });
+                self.fetch_infos(&group, Purpose::Compare(group))
+            }
+            EventKind::Closed => self.end(&group, Change::Closed),
+            EventKind::Gap | EventKind::Unknown(_) => Ok(()),
+        }
+    }
+
+    fn undelivered(
+        &mut self,
+        group: &GroupId,
+        message: commucat_proto::id::MessageId,
+        reason: Reason,
+    ) -> Result<(), ClientError> {
+        let reason = match reason {
+            Reason::Epoch => {
+                self.seal_again(group, &message)?;
+                UndeliveredReason::Epoch
+            }
+            Reason::Full => UndeliveredReason::Full,
+            Reason::Gone => UndeliveredReason::Gone,
+            Reason::Expired => UndeliveredReason::Expired,
+            Reason::Forbidden => UndeliveredReason::Forbidden,
+            Reason::Blocked => UndeliveredReason::Blocked,
+            Reason::Unknown(_) => return Ok(()),
+        };
+        // Receipts and the like are not worth a word.
+        if self.vault.contains(tables::SENT, b"", message.as_bytes())? {
+            self.tell(Event::Undelivered {
+                conversation: *group,
+                message,
+                reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts a returned text into the outbox again, with the same id.
+    fn seal_again(
+        &mut self,
+        group: &GroupId,
+        message: &commucat_proto::id::MessageId,
+    ) -> Result<(), ClientError> {
+        let Some(place) = self.vault.get(tables::SENT, b"", message.as_bytes())? else {
+            return Ok(());
+        };
+        let Some((number, _)) = place.split_first_chunk::<8>() else {
+            return Ok(());
+        };
+        let Some(stored) = self.stored(group, u64::from_be_bytes(*number))? else {
+            return Ok(());
+        };
+        let content = Content {
+            body: crate::chat::Body::Text(stored.text),
+            sent: commucat_proto::time::Timestamp::from_millis(stored.sent),
+            reply_to: None,
+            counter: stored.counter,
+        };
+        self.post_content(group, *message, &content).map(drop)
+    }
+
+    fn on_problem(&mut self, problem: &Problem) -> Result<(), ClientError> {
+        let Some(sequence) = problem.sequence else {
+            match problem.title {
+                Title::Replaced => self.set_state(Connection::Replaced),
+                Title::Revoked => self.set_state(Connection::Revoked),
+                _ => {}
+            }
+            self.effects
+                .push(Effect::Close(problem.title.as_str().to_lowercase()));
+            return Ok(());
+        };
+        match self
+            .online
+            .as_mut()
+            .and_then(|online| online.answered(sequence))
+        {
+            Some(Unanswered::Message { group, number, .. }) => {
+                self.on_message_error((group, number), problem)
+            }
+            Some(Unanswered::Request { purpose, .. }) => self.on_request_error(purpose, problem),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kept {
+    /// Opened or discarded.
+    Done,
+    /// Of a later epoch.
+    Later,
+}

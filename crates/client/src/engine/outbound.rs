@@ -1,0 +1,429 @@
+//! The outbox: seal, store, then send; resend until the server acknowledges (CCP-1 section 4).
+
+use bytes::{Bytes, BytesMut};
+use commucat_proto::encoder;
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, ForkTag};
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::join::Join;
+use commucat_proto::frame::{FrameType, Header};
+use commucat_proto::id::{GroupId, MessageId};
+use commucat_proto::time::Timestamp;
+use commucat_proto::wire::Cbor;
+
+use super::core::{Core, Effect, chat_error};
+use super::model::{Outgoing, Stage};
+use super::online::{Binding, Purpose, Unanswered};
+use super::tables;
+use crate::chat::{Body, ChatError, Content};
+use crate::error::ClientError;
+use crate::event::Tick;
+use crate::record;
+
+/// Commits after which a stored ciphertext is sealed again: receivers keep the keys of 3 epochs.
+const STALE_AFTER: u64 = 4;
+/// Outbox rows read at once.
+const PAGE: u32 = 64;
+/// What a ciphertext adds to a content, roughly: for the window only.
+const SEALING: usize = 512;
+
+impl Core {
+    /// Puts a content into a conversation's outbox; returns its number there.
+    pub(super) fn post(&mut self, group: &GroupId, body: Body) -> Result<u64, ClientError> {
+        let message = MessageId::new(commucat_crypto::secret::random_bytes());
+        let content = Content {
+            body,
+            sent: self.now,
+            reply_to: None,
+            counter: 0,
+        };
+        self.post_content(group, message, &content)
+    }
+
+    /// Puts a content with its id into a conversation's outbox.
+    pub(super) fn post_content(
+        &mut self,
+        group: &GroupId,
+        message: MessageId,
+        content: &Content,
+    ) -> Result<u64, ClientError> {
+        let outgoing = Outgoing {
+            message,
+            composed: content.counter > 0,
+            content: content.encode(),
+            sealed: None,
+            position: 0,
+        };
+        let bytes = record::encode(tables::OUTBOX, &outgoing)?;
+        let number = self
+            .vault
+            .append(tables::OUTBOX, group.as_bytes(), &bytes)?;
+        self.awake.insert(*group);
+        Ok(number)
+    }
+
+    /// How many contents wait.
+    pub(super) fn unsent(&self, group: &GroupId) -> Result<usize, ClientError> {
+        Ok(self
+            .vault
+            .entries(tables::OUTBOX, group.as_bytes(), 0, 10_000)?
+            .len())
+    }
+
+    /// Sends what the window allows, oldest first.
+    pub(super) fn pump(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let Some(online) = &self.online else {
+            return Ok(());
+        };
+        let mut after = online.sent.get(group).copied().unwrap_or(0);
+        let Some((channel, binding)) = online.bindings.get(group).copied() else {
+            if self
+                .vault
+                .entries(tables::OUTBOX, group.as_bytes(), after, 1)?
+                .is_empty()
+            {
+                return Ok(());
+            }
+            return self.bind(group);
+        };
+        if binding != Binding::Bound {
+            return Ok(());
+        }
+        loop {
+            let page = self
+                .vault
+                .entries(tables::OUTBOX, group.as_bytes(), after, PAGE)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for (number, bytes) in page {
+                let outgoing: Outgoing = record::decode(tables::OUTBOX, &bytes)?;
+                if !self.send_one(group, channel, number, outgoing)? {
+                    return Ok(());
+                }
+                after = number;
+            }
+        }
+    }
+
+    /// Seals if needed and sends one content; false if it has to wait.
+    fn send_one(
+        &mut self,
+        group: &GroupId,
+        channel: u32,
+        number: u64,
+        mut outgoing: Outgoing,
+    ) -> Result<bool, ClientError> {
+        let estimate = outgoing
+            .sealed
+            .as_ref()
+            .map_or(outgoing.content.len() + SEALING, Vec::len);
+        let Some(online) = &mut self.online else {
+            return Ok(false);
+        };
+        if !online.has_room(estimate) {
+            online.blocked.insert(*group);
+            return Ok(false);
+        }
+        let position = self.conversations.get(group).map_or(0, |one| one.position);
+        let stale = self.stale.contains(group) && outgoing.position < position;
+        let old = position.saturating_sub(outgoing.position) >= STALE_AFTER;
+        if outgoing.sealed.is_none() || stale || old {
+            match self.seal(group, &mut outgoing) {
+                Ok(()) => {}
+                Err(ChatError::Store(error)) => return Err(chat_error(error.into())),
+                Err(error) => {
+                    tracing::warn!(%error, "a content cannot be sealed now");
+                    return Ok(false);
+                }
+            }
+            let bytes = record::encode(tables::OUTBOX, &outgoing)?;
+            self.vault
+                .replace(tables::OUTBOX, group.as_bytes(), number, &bytes)?;
+            self.note_counter(&outgoing)?;
+        }
+        let Some(payload) = outgoing.sealed else {
+            return Ok(false);
+        };
+        let Some(online) = &mut self.online else {
+            return Ok(false);
+        };
+        let what = Unanswered::Message {
+            group: *group,
+            number,
+            bytes: payload.len(),
+        };
+        let header = Header {
+            kind: FrameType::Msg,
+            channel,
+            sequence: online.number(what),
+        };
+        online.sent.insert(*group, number);
+        let mut out = BytesMut::new();
+        encoder::raw(header, &payload, &mut out);
+        self.effects.push(Effect::Send(out.freeze()));
+        Ok(true)
+    }
+
+    fn seal(&mut self, group: &GroupId, outgoing: &mut Outgoing) -> Result<(), ChatError> {
+        let malformed = |_| ChatError::Encode("stored content");
+        let mut content = Content::decode(&outgoing.content).map_err(malformed)?;
+        if !outgoing.composed {
+            content = self
+                .chat
+                .compose(group, content.body, content.sent, content.reply_to)?;
+            outgoing.content = content.encode();
+            outgoing.composed = true;
+        }
+        let sealed = self.chat.seal(group, &outgoing.message, &content)?;
+        outgoing.position = sealed.msg.position();
+        outgoing.sealed = Some(sealed.msg.payload().to_vec());
+        Ok(())
+    }
+
+    /// The history of a sent text learns its counter, so that it can be sealed again.
+    fn note_counter(&self, outgoing: &Outgoing) -> Result<(), ClientError> {
+        let Some(place) = self
+            .vault
+            .get(tables::SENT, b"", outgoing.message.as_bytes())?
+        else {
+            return Ok(());
+        };
+        let Some((number, group)) = place.split_first_chunk::<8>() else {
+            return Ok(());
+        };
+        let (Ok(group), number) = (GroupId::parse(group), u64::from_be_bytes(*number)) else {
+            return Ok(());
+        };
+        let (Some(mut stored), Ok(content)) = (
+            self.stored(&group, number)?,
+            Content::decode(&outgoing.content),
+        ) else {
+            return Ok(());
+        };
+        stored.counter = content.counter;
+        let bytes = record::encode(tables::HISTORY, &stored)?;
+        self.vault
+            .replace(tables::HISTORY, group.as_bytes(), number, &bytes)?;
+        Ok(())
+    }
+
+    fn bind(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let Ok(view) = self.chat.group(group) else {
+            return Ok(());
+        };
+        let Some(online) = &mut self.online else {
+            return Ok(());
+        };
+        // All channels taken: other conversations have to be quiet first.
+        let Some(channel) = online.channel_for(group) else {
+            return Ok(());
+        };
+        online.bindings.insert(*group, (channel, Binding::Joining));
+        let join = Join {
+            group: *group,
+            hub: view.hub,
+            handle: view.handle,
+            sealed_ref: view.sealed_ref,
+        };
+        self.request_on(channel, FrameType::Join, &join, Purpose::Join(*group));
+        Ok(())
+    }
+
+    /// Sends a control request.
+    pub(super) fn request(&mut self, kind: FrameType, value: &impl Cbor, purpose: Purpose) {
+        self.request_on(0, kind, value, purpose);
+    }
+
+    fn request_on(&mut self, channel: u32, kind: FrameType, value: &impl Cbor, purpose: Purpose) {
+        let at = self.now;
+        let Some(online) = &mut self.online else {
+            return;
+        };
+        let sequence = online.number(Unanswered::Request { purpose, at });
+        let mut out = BytesMut::new();
+        encoder::cbor(
+            Header {
+                kind,
+                channel,
+                sequence,
+            },
+            value,
+            &mut out,
+        );
+        self.effects.push(Effect::Send(out.freeze()));
+    }
+
+    /// The ACK for everything that this step stored; the last thing of a step.
+    pub(super) fn acknowledge(&mut self) {
+        let Some(online) = &mut self.online else {
+            return;
+        };
+        let tags = std::mem::take(&mut online.tags);
+        let bound = |group: &GroupId| {
+            online
+                .bindings
+                .get(group)
+                .is_some_and(|(_, binding)| *binding == Binding::Bound)
+        };
+        let tags: Vec<_> = tags
+            .into_iter()
+            .filter(|(group, ..)| bound(group))
+            .map(|(group, position, tag)| ForkTag {
+                group,
+                position,
+                tag,
+            })
+            .collect();
+        if online.received == online.acknowledged && tags.is_empty() {
+            return;
+        }
+        online.acknowledged = online.received;
+        let ack = AckUp {
+            through: Some(online.received),
+            tags,
+        };
+        let mut out = BytesMut::new();
+        encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut out);
+        self.effects.push(Effect::Send(out.freeze()));
+    }
+
+    /// ACK s->c.
+    pub(super) fn on_ack(&mut self, ack: AckDown) -> Result<(), ClientError> {
+        for run in ack.custody {
+            self.on_custody(run)?;
+        }
+        if let Some(answer) = ack.answer {
+            let what = self
+                .online
+                .as_mut()
+                .and_then(|online| online.answered(answer.request));
+            if let Some(Unanswered::Request { purpose, .. }) = what {
+                self.on_result(purpose, &answer.result)?;
+            }
+        }
+        if ack.queue_empty {
+            self.set_state(crate::event::Connection::CaughtUp);
+            self.flush_receipts(super::receipts::When::Now)?;
+        }
+        Ok(())
+    }
+
+    fn on_custody(&mut self, run: CustodyRun) -> Result<(), ClientError> {
+        for offset in 0..run.count {
+            let sequence = run.first.saturating_add(offset);
+            let Some(online) = &mut self.online else {
+                return Ok(());
+            };
+            // A run covers numbers of MSG frames only; one that was never sent ends the run.
+            if online.unanswered.range(sequence..).next().is_none() {
+                return Ok(());
+            }
+            let Some(Unanswered::Message { group, number, .. }) = online.answered(sequence) else {
+                continue;
+            };
+            let mut awake = std::mem::take(&mut online.blocked);
+            self.awake.append(&mut awake);
+            self.failures.remove(&group);
+            self.settled(&group, number)?;
+        }
+        Ok(())
+    }
+
+    /// The server has custody of an outbox entry, or it is of no use any more.
+    fn settled(&mut self, group: &GroupId, number: u64) -> Result<(), ClientError> {
+        let after = number.saturating_sub(1);
+        let page = self
+            .vault
+            .entries(tables::OUTBOX, group.as_bytes(), after, 1)?;
+        if let Some((found, bytes)) = page.first()
+            && *found == number
+        {
+            let outgoing: Outgoing = record::decode(tables::OUTBOX, bytes)?;
+            self.vault
+                .remove(tables::OUTBOX, group.as_bytes(), number)?;
+            self.reached(&outgoing.message, Tick::Stored)?;
+        }
+        Ok(())
+    }
+
+    /// An ERROR to a MSG: its channel is unbound; everything behind it is refused too, and all of
+    /// it is sent again after a new JOIN, oldest first.
+    pub(super) fn on_message_error(
+        &mut self,
+        (group, number): (GroupId, u64),
+        problem: &Problem,
+    ) -> Result<(), ClientError> {
+        if let Some(online) = &mut self.online
+            && let Some((_, binding)) = online.bindings.get_mut(&group)
+        {
+            *binding = Binding::Broken;
+        }
+        match problem.title {
+            Title::NotJoined => {}
+            Title::EpochOld => {
+                self.change(&group, |one| one.behind = true);
+                self.stale.insert(group);
+            }
+            Title::Conflict | Title::NotFound => {
+                self.change(&group, |one| one.behind = true);
+                self.later(&group, problem);
+            }
+            Title::PayloadTooLarge | Title::InvalidControlPayload => {
+                // It can never be sent; what is behind it must not wait for ever.
+                tracing::warn!(
+                    code = problem.title.as_str(),
+                    "a message is refused for good"
+                );
+                self.vault
+                    .remove(tables::OUTBOX, group.as_bytes(), number)?;
+            }
+            _ => self.later(&group, problem),
+        }
+        self.mend(&group);
+        Ok(())
+    }
+
+    /// Binds a broken channel again once all frames behind the error have been answered.
+    pub(super) fn mend(&mut self, group: &GroupId) {
+        let Some(online) = &mut self.online else {
+            return;
+        };
+        let broken = matches!(online.bindings.get(group), Some((_, Binding::Broken)));
+        if broken && !online.has_messages(group) {
+            online.unbind(group);
+            online.sent.remove(group);
+            self.awake.insert(*group);
+        }
+    }
+
+    /// Looks at a conversation again after a while that grows with each failure.
+    pub(super) fn later(&mut self, group: &GroupId, problem: &Problem) {
+        let failures = self.failures.entry(*group).or_insert(0);
+        *failures = failures.saturating_add(1).min(7);
+        let wait = problem
+            .extra
+            .retry_after
+            .map_or(250u64 << *failures, |after| after * 1000 + 50);
+        let at = Timestamp::from_millis(self.now.as_millis().saturating_add(wait));
+        self.retry.insert(*group, at);
+    }
+
+    /// A result was of no use; the request is repeated later.
+    pub(super) fn sent_nothing(&mut self, group: &GroupId) {
+        self.later(group, &Problem::new(Title::StorageFailure, ""));
+    }
+
+    /// The result of an answer as the type that the request calls for.
+    pub(super) fn read_result<T: Cbor>(result: &Bytes) -> Result<T, ClientError> {
+        T::decode_shared(result).map_err(|_| ClientError::Server {
+            title: "a result that does not decode".to_owned(),
+        })
+    }
+
+    pub(super) fn may_send(&self, group: &GroupId) -> bool {
+        self.conversations
+            .get(group)
+            .is_some_and(|one| one.stage == Stage::Active && one.request.is_none() && one.ready)
+    }
+}

@@ -1,0 +1,380 @@
+//! Answers to control requests.
+
+use bytes::Bytes;
+use commucat_proto::error::Title;
+use commucat_proto::frame::directory::DirectoryResult;
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::fetch::FetchResult;
+use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::key_package::{ClaimResult, PackageCount};
+use commucat_proto::frame::key_update::KeyUpdateResult;
+use commucat_proto::id::{AccountId, GroupId, SealedRef};
+use commucat_proto::wire::Cbor as _;
+
+use super::core::{Core, chat_error};
+use super::model::Stage;
+use super::online::{Binding, Purpose};
+use super::tables;
+use crate::chat::{Agreement, ChatError, Claimed, Intent};
+use crate::error::ClientError;
+use crate::event::{Change, Event};
+
+/// Devices in one commit (engine.md D).
+const ADD_MAX: usize = 50;
+
+impl Core {
+    /// A request succeeded.
+    pub(super) fn on_result(
+        &mut self,
+        purpose: Purpose,
+        result: &Bytes,
+    ) -> Result<(), ClientError> {
+        self.not_busy(&purpose);
+        match purpose {
+            Purpose::Join(group) => {
+                self.failures.remove(&group);
+                if let Some(online) = &mut self.online
+                    && let Some((_, binding)) = online.bindings.get_mut(&group)
+                {
+                    *binding = Binding::Bound;
+                }
+                self.awake.insert(group);
+                Ok(())
+            }
+            Purpose::Reference(group) => {
+                let sealed_ref: SealedRef = Self::read_result(result)?;
+                self.on_reference(&group, sealed_ref)
+            }
+            Purpose::Create(group) => self.on_created(&group),
+            Purpose::Claim(group, account) => {
+                let claimed: ClaimResult = Self::read_result(result)?;
+                self.on_claimed(&group, &account, claimed)
+            }
+            Purpose::Commit(group) => {
+                let committed: KeyUpdateResult = Self::read_result(result)?;
+                self.on_committed(&group, &committed)
+            }
+            Purpose::Log(group) => {
+                let fetched: FetchResult = Self::read_result(result)?;
+                self.on_log(&group, &fetched)
+            }
+            Purpose::Rejoin(group) => {
+                let fetched: FetchResult = Self::read_result(result)?;
+                self.on_rejoin(&group, &fetched)
+            }
+            Purpose::Compare(group) => {
+                let fetched: FetchResult = Self::read_result(result)?;
+                self.on_compare(&group, &fetched)
+            }
+            Purpose::Welcome(group) => {
+                let fetched: FetchResult = Self::read_result(result)?;
+                let bytes = self.vault.get(tables::INVITED, b"", group.as_bytes())?;
+                match bytes.and_then(|bytes| GroupInvite::decode(&bytes).ok()) {
+                    Some(invite) => self.take_up(&invite, &infos(&fetched)),
+                    None => Ok(()),
+                }
+            }
+            Purpose::Leave(group) => {
+                self.change(&group, |one| one.leaving = false);
+                Ok(())
+            }
+            Purpose::List(account) => {
+                let found: DirectoryResult = Self::read_result(result)?;
+                self.on_list(&account, &found.list)
+            }
+            Purpose::PutList => self.on_list_taken(),
+            Purpose::Count => {
+                let count: PackageCount = Self::read_result(result)?;
+                self.on_count(count)
+            }
+            Purpose::Publish => Ok(()),
+            Purpose::Capability => {
+                self.account.capability_published = true;
+                self.save_account()
+            }
+        }
+    }
+
+    fn not_busy(&mut self, purpose: &Purpose) {
+        let group = match purpose {
+            Purpose::Create(group)
+            | Purpose::Reference(group)
+            | Purpose::Claim(group, _)
+            | Purpose::Commit(group)
+            | Purpose::Log(group)
+            | Purpose::Rejoin(group)
+            | Purpose::Compare(group) => group,
+            Purpose::Join(_)
+            | Purpose::Welcome(_)
+            | Purpose::Leave(_)
+            | Purpose::List(_)
+            | Purpose::PutList
+            | Purpose::Count
+            | Purpose::Publish
+            | Purpose::Capability => return,
+        };
+        if let Some(online) = &mut self.online {
+            online.busy.remove(group);
+        }
+        self.awake.insert(*group);
+    }
+
+    fn on_claimed(
+        &mut self,
+        group: &GroupId,
+        account: &AccountId,
+        claimed: ClaimResult,
+    ) -> Result<(), ClientError> {
+        if !self.is_active(group) {
+            return Ok(());
+        }
+        let own = *account == self.own_id();
+        let (key, domain) = if own {
+            (self.account.key, self.own_domain())
+        } else {
+            let contact = self.contacts.get(account);
+            (
+                contact.and_then(|one| one.key),
+                contact.map(|one| one.domain.clone()),
+            )
+        };
+        let (Some(key), Some(domain)) = (key, domain) else {
+            return Ok(());
+        };
+        let view = self.chat.group(group).map_err(chat_error)?;
+        let missing: Vec<_> = claimed
+            .0
+            .into_iter()
+            .filter(|one| {
+                !view
+                    .members
+                    .iter()
+                    .any(|member| member.device == one.device)
+            })
+            .map(|one| Claimed {
+                account: key,
+                device: one.device,
+                domain: domain.clone(),
+                package: one.package,
+                sealed_ref: one.sealed_ref,
+            })
+            .collect();
+        let inside = view.members.iter().any(|member| member.account == key);
+        if missing.is_empty() && !inside {
+            // None of its devices has published a package yet.
+            self.sent_nothing(group);
+            return Ok(());
+        }
+        for batch in missing.chunks(ADD_MAX) {
+            match self
+                .chat
+                .intend(group, Intent::Add(batch.to_vec()), self.now)
+            {
+                Ok(()) => drop(self.intents.insert(*group)),
+                Err(error @ ChatError::Store(_)) => return Err(chat_error(error)),
+                Err(error) => self.add_one_by_one(group, batch, &error)?,
+            }
+        }
+        self.wanted_done(group, account);
+        Ok(())
+    }
+
+    /// One bad package must not keep the other devices out.
+    fn add_one_by_one(
+        &mut self,
+        group: &GroupId,
+        batch: &[Claimed],
+        error: &ChatError,
+    ) -> Result<(), ClientError> {
+        tracing::warn!(%error, "a claimed key package cannot be used");
+        for one in batch {
+            match self
+                .chat
+                .intend(group, Intent::Add(vec![one.clone()]), self.now)
+            {
+                Ok(()) => drop(self.intents.insert(*group)),
+                Err(error @ ChatError::Store(_)) => return Err(chat_error(error)),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_committed(
+        &mut self,
+        group: &GroupId,
+        committed: &KeyUpdateResult,
+    ) -> Result<(), ClientError> {
+        self.failures.remove(group);
+        match self.chat.accepted(group, committed.position) {
+            Ok(applied) => self.on_applied(group, committed.position, applied),
+            Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+            Err(error) => {
+                tracing::warn!(%error, "the hub accepted a commit that is not known here");
+                self.change(group, |one| one.behind = true);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_log(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
+        let Some(before) = self.conversations.get(group).map(|one| one.position) else {
+            return Ok(());
+        };
+        if fetched.first_kept > before.saturating_add(1) {
+            // The log does not reach back far enough.
+            self.change(group, |one| one.rejoin = true);
+            return Ok(());
+        }
+        for entry in &fetched.entries {
+            self.on_entry(entry)?;
+        }
+        let after = self.conversations.get(group).map_or(0, |one| one.position);
+        if after >= fetched.head || after == before {
+            self.change(group, |one| one.behind = false);
+        }
+        if after < fetched.head && after == before {
+            self.sent_nothing(group);
+        }
+        Ok(())
+    }
+
+    fn on_rejoin(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
+        match self.chat.rejoin(group, fetched.head, &infos(fetched)) {
+            Ok(_submission) => {
+                self.change(group, |one| one.rejoin = false);
+                self.intents.insert(*group);
+                Ok(())
+            }
+            Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+            Err(error) => {
+                tracing::warn!(%error, "this device cannot find back into a group");
+                self.leave(group)
+            }
+        }
+    }
+
+    fn on_compare(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
+        match self.chat.compare(group, &infos(fetched)) {
+            Ok(Agreement::Different) => {
+                self.change(group, |one| one.rejoin = true);
+                Ok(())
+            }
+            Ok(Agreement::Same | Agreement::Unknown) => Ok(()),
+            Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// A request was refused.
+    pub(super) fn on_request_error(
+        &mut self,
+        purpose: Purpose,
+        problem: &Problem,
+    ) -> Result<(), ClientError> {
+        tracing::debug!(
+            code = problem.title.as_str(),
+            ?purpose,
+            "a request is refused"
+        );
+        self.not_busy(&purpose);
+        match purpose {
+            Purpose::Commit(group) => self.on_commit_error(&group, problem),
+            Purpose::Join(group) => {
+                if let Some(online) = &mut self.online {
+                    online.unbind(&group);
+                }
+                self.change(&group, |one| one.behind = true);
+                self.later(&group, problem);
+                Ok(())
+            }
+            Purpose::Create(group) if problem.title == Title::Conflict => {
+                // Somebody has this random id: impossible in good faith.
+                self.change(&group, |one| one.stage = Stage::Left);
+                self.tell(Event::Conversation {
+                    conversation: group,
+                    change: Change::Closed,
+                });
+                Ok(())
+            }
+            Purpose::Claim(group, account) => {
+                if problem.title == Title::NotFound {
+                    self.change(&group, |one| {
+                        one.claims.retain(|old| old.account != account)
+                    });
+                }
+                self.later(&group, problem);
+                Ok(())
+            }
+            Purpose::Create(group)
+            | Purpose::Reference(group)
+            | Purpose::Log(group)
+            | Purpose::Rejoin(group)
+            | Purpose::Compare(group) => {
+                if problem.title == Title::NotFound && self.is_active(&group) {
+                    return self.not_found(&group);
+                }
+                self.later(&group, problem);
+                Ok(())
+            }
+            Purpose::PutList => self.on_list_refused(problem),
+            Purpose::Welcome(_)
+            | Purpose::Leave(_)
+            | Purpose::List(_)
+            | Purpose::Count
+            | Purpose::Publish
+            | Purpose::Capability => Ok(()),
+        }
+    }
+
+    /// The hub does not know this device in that group: it was removed, or the group is gone. It
+    /// may also be a hub that was restored, so one look is not enough.
+    fn not_found(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        if self.failures.get(group).copied().unwrap_or(0) >= 3 {
+            return self.end(group, Change::Left);
+        }
+        self.later(group, &Problem::new(Title::NotFound, ""));
+        Ok(())
+    }
+
+    fn on_commit_error(&mut self, group: &GroupId, problem: &Problem) -> Result<(), ClientError> {
+        match problem.title {
+            Title::Conflict => {
+                for entry in &problem.extra.missing {
+                    self.on_entry(entry)?;
+                }
+                let position = self.conversations.get(group).map_or(0, |one| one.position);
+                if problem.extra.more || problem.extra.head.is_some_and(|head| head > position) {
+                    self.change(group, |one| one.behind = true);
+                }
+                if problem.extra.missing.is_empty() {
+                    self.change(group, |one| one.behind = true);
+                    self.later(group, problem);
+                }
+                Ok(())
+            }
+            Title::RateLimited | Title::StorageFailure | Title::FederationFailure => {
+                self.later(group, problem);
+                Ok(())
+            }
+            Title::NotFound => {
+                self.change(group, |one| one.behind = true);
+                self.later(group, problem);
+                Ok(())
+            }
+            _ => match self.chat.withdraw(group) {
+                Ok(_) => Ok(()),
+                Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+                Err(_) => Ok(()),
+            },
+        }
+    }
+}
+
+fn infos(fetched: &FetchResult) -> Vec<(u64, Bytes)> {
+    fetched
+        .group_infos
+        .iter()
+        .map(|one| (one.position, one.sealed.clone()))
+        .collect()
+}
