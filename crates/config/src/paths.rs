@@ -8,13 +8,11 @@ use commucat_proto::id::Domain;
 use crate::Config;
 
 impl Config {
-    /// The file of the embedded store.
+    /// The directory of the embedded store.
     #[must_use]
-    pub fn database_path(&self) -> PathBuf {
-        self.storage
-            .path
-            .clone()
-            .unwrap_or_else(|| self.server.data.join("commucat.db"))
+    pub fn store_path(&self) -> PathBuf {
+        let path = self.storage.path.as_ref();
+        path.unwrap_or(&self.server.data).clone()
     }
 
     /// The directory of the key file.

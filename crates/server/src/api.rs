@@ -10,14 +10,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use commucat_config::Secret;
+use commucat_proto::well_known::WellKnown;
 use parking_lot::RwLock;
 
 use self::page::Pages;
-pub use self::well_known::WellKnown;
+pub use self::well_known::describe;
 use crate::metrics::Metrics;
 
-/// Says whether the engine can serve.
-pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+/// What the answers ask of the rest of the server.
+pub trait Probe: Send + Sync + 'static {
+    /// Whether it can serve.
+    fn is_ready(&self) -> bool;
+
+    /// Brings metrics up to date that are kept elsewhere.
+    fn refresh(&self, metrics: &Metrics);
+}
 
 /// What the answers are made of. Cheap to clone.
 #[derive(Clone)]
@@ -26,7 +33,7 @@ pub struct Public(Arc<Inner>);
 struct Inner {
     metrics: Metrics,
     metrics_token: Option<Secret>,
-    ready: Ready,
+    probe: Arc<dyn Probe>,
     well_known: RwLock<Bytes>,
     pages: Pages,
 }
@@ -43,16 +50,22 @@ impl Public {
     pub fn new(
         metrics: Metrics,
         metrics_token: Option<Secret>,
-        ready: Ready,
+        probe: Arc<dyn Probe>,
         well_known: &WellKnown,
     ) -> Self {
-        let pages = Pages::new(well_known.domain());
-        let well_known = RwLock::new(well_known.to_json());
-        Self(Arc::new(Inner { metrics, metrics_token, ready, well_known, pages }))
+        let pages = Pages::new(well_known.domain.as_str());
+        let well_known = RwLock::new(well_known.encode().into());
+        Self(Arc::new(Inner {
+            metrics,
+            metrics_token,
+            probe,
+            well_known,
+            pages,
+        }))
     }
 
     /// Replaces what `/.well-known/commucat` says: keys were rotated.
     pub fn announce(&self, well_known: &WellKnown) {
-        *self.0.well_known.write() = well_known.to_json();
+        *self.0.well_known.write() = well_known.encode().into();
     }
 }

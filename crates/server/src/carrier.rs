@@ -20,6 +20,10 @@ use self::websocket::{SocketReader, SocketWriter};
 
 /// What the shell needs of the engine.
 pub trait Serve: Send + Sync + 'static {
+    /// Begins background work. Called once, on the runtime that sessions run on, before the first
+    /// carrier.
+    fn start(self: Arc<Self>);
+
     /// Serves one carrier until it ends. Dropping the future closes the carrier.
     fn serve(self: Arc<Self>, carrier: Carrier) -> impl Future<Output = ()> + Send + 'static;
 

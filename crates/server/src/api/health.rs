@@ -12,7 +12,7 @@ pub(crate) async fn live() -> &'static str {
 }
 
 pub(crate) async fn ready(State(public): State<Public>) -> Response {
-    if (public.0.ready)() {
+    if public.0.probe.is_ready() {
         "ready\n".into_response()
     } else {
         problem(StatusCode::SERVICE_UNAVAILABLE)

@@ -2,8 +2,8 @@
 
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use subtle::ConstantTimeEq as _;
 
 use super::Public;
@@ -21,17 +21,22 @@ pub(crate) async fn show(
             problem(StatusCode::FORBIDDEN)
         };
     };
-    let given = headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+    let given = headers
+        .get(AUTHORIZATION)
+        .map_or(&[][..], HeaderValue::as_bytes);
     let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
     if bool::from(given.ct_eq(token.expose().as_bytes())) {
         return page(&public);
     }
     let mut response = problem(StatusCode::UNAUTHORIZED);
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
 fn page(public: &Public) -> Response {
+    public.0.probe.refresh(&public.0.metrics);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], public.0.metrics.render()).into_response()
 }

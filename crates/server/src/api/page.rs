@@ -43,7 +43,11 @@ impl Pages {
             source(STYLE),
             source(SCRIPT)
         );
-        Self { home: fill(HOME), invite: fill(INVITE), policy }
+        Self {
+            home: fill(HOME),
+            invite: fill(INVITE),
+            policy,
+        }
     }
 }
 
@@ -87,7 +91,9 @@ mod tests {
 
         for page in [&pages.home, &pages.invite] {
             let text = std::str::from_utf8(page).unwrap();
-            for loader in ["src=", "@import", "url(", "<link", "fetch(", "XMLHttp", "{{"] {
+            for loader in [
+                "src=", "@import", "url(", "<link", "fetch(", "XMLHttp", "{{",
+            ] {
                 assert!(!text.contains(loader), "{loader}");
             }
             assert!(text.contains("chat.example.org"));
@@ -97,6 +103,9 @@ mod tests {
     #[test]
     fn the_policy_names_the_hash_of_the_style() {
         // printf '' | openssl dgst -sha256 -binary | base64
-        assert_eq!(source(""), "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='");
+        assert_eq!(
+            source(""),
+            "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+        );
     }
 }

@@ -42,7 +42,9 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(shell.limits.tls_timeout)
         .max_buf_size(shell.limits.header_bytes.len().max(BUFFER_BYTES_MIN));
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -52,7 +54,11 @@ where
         }
     };
     if let Err(error) = ended {
-        let reason = if error.is_timeout() { Refusal::Idle } else { Refusal::Http };
+        let reason = if error.is_timeout() {
+            Refusal::Idle
+        } else {
+            Refusal::Http
+        };
         shell.metrics.refused.of(reason).inc();
     }
 }
@@ -65,10 +71,8 @@ async fn respond<E: Serve>(
     let route = routes::route(request.method(), request.uri().path());
     shell.metrics.requests.of(route).inc();
     let opened = match route {
-        Route::ConnectBody | Route::ConnectWebSocket => {
-            routes::check_connect(request.headers())
-                .and_then(|()| client.open_stream().ok_or(StatusCode::TOO_MANY_REQUESTS))
-        }
+        Route::ConnectBody | Route::ConnectWebSocket => routes::check_connect(request.headers())
+            .and_then(|()| client.open_stream().ok_or(StatusCode::TOO_MANY_REQUESTS)),
         Route::Health | Route::Metrics | Route::WellKnown | Route::Page | Route::Unknown => {
             return answer(&shell, client.is_local(), request).await;
         }
@@ -118,11 +122,16 @@ fn upgrade<E: Serve>(
     let owned = Arc::clone(shell);
     shell.tasks.spawn(async move {
         // Ends early only when the client went away before the answer reached it.
-        let Ok(Ok(upgraded)) = timeout(limit, upgrade).await else { return };
+        let Ok(Ok(upgraded)) = timeout(limit, upgrade).await else {
+            return;
+        };
         let (reader, writer) = websocket::halves(upgraded).await;
         let (reader, writer) = (CarrierReader::Socket(reader), CarrierWriter::Socket(writer));
         let carrier = open.carrier(reader, writer, span.clone());
-        Arc::clone(&owned.engine).serve(carrier).instrument(span).await;
+        Arc::clone(&owned.engine)
+            .serve(carrier)
+            .instrument(span)
+            .await;
         drop(open);
     });
     offer.accept()

@@ -49,8 +49,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &shell.limits;
-    let control =
-        Bucket::new(limits.control_frames, limits.control_frames_burst, Instant::now());
+    let control = Bucket::new(
+        limits.control_frames,
+        limits.control_frames_burst,
+        Instant::now(),
+    );
     let header_bytes = u32::try_from(limits.header_bytes.bytes()).unwrap_or(u32::MAX);
     let mut builder = Builder::new();
     builder
@@ -154,7 +157,9 @@ fn connect<E: Serve>(
     let span = routes::session_span(request.headers());
     let head = routes::connect_head();
     // Refused only when the stream is gone already.
-    let Ok(body) = respond.send_response(head, false) else { return };
+    let Ok(body) = respond.send_response(head, false) else {
+        return;
+    };
     let reader = CarrierReader::Stream(StreamReader::new(request.into_body()));
     let writer = CarrierWriter::Stream(StreamWriter::new(body));
     let carrier = open.carrier(reader, writer, span.clone());
@@ -175,7 +180,11 @@ async fn answer<E: Serve>(
     let (parts, _unread) = request.into_parts();
     let mut request = Request::from_parts(parts, Body::empty());
     request.extensions_mut().insert(Caller { is_local });
-    shell.metrics.requests.of(routes::route(request.method(), request.uri().path())).inc();
+    shell
+        .metrics
+        .requests
+        .of(routes::route(request.method(), request.uri().path()))
+        .inc();
     let response = match shell.router.clone().oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -185,7 +194,9 @@ async fn answer<E: Serve>(
 
 async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {
     let (parts, body) = response.into_parts();
-    let Ok(bytes) = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await else { return };
+    let Ok(bytes) = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await else {
+        return;
+    };
     let head = Response::from_parts(parts, ());
     if let Ok(mut body) = respond.send_response(head, bytes.is_empty())
         && !bytes.is_empty()

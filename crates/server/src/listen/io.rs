@@ -20,7 +20,10 @@ pub(super) struct Guarded<S> {
 
 impl<S> Guarded<S> {
     pub(super) fn new(inner: S, control: Bucket) -> Self {
-        Self { inner, frames: FrameCounter::new(control) }
+        Self {
+            inner,
+            frames: FrameCounter::new(control),
+        }
     }
 }
 
@@ -79,7 +82,10 @@ pub(super) struct ControlFlood;
 
 /// Whether `error` is a [`ControlFlood`].
 pub(super) fn is_flood(error: &h2::Error) -> bool {
-    error.get_io().and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<ControlFlood>())
+    error
+        .get_io()
+        .and_then(io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<ControlFlood>())
 }
 
 /// Bytes of the client's connection preface.
@@ -100,7 +106,12 @@ struct FrameCounter {
 
 impl FrameCounter {
     fn new(control: Bucket) -> Self {
-        Self { skip: PREFACE_BYTES, header: 0, length: 0, control }
+        Self {
+            skip: PREFACE_BYTES,
+            header: 0,
+            length: 0,
+            control,
+        }
     }
 
     /// Takes bytes as they come; false when the client sent too many control frames.
@@ -109,7 +120,9 @@ impl FrameCounter {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = bytes.get(skipped..).unwrap_or_default();
-            let Some((byte, rest)) = bytes.split_first() else { return true };
+            let Some((byte, rest)) = bytes.split_first() else {
+                return true;
+            };
             bytes = rest;
             if self.header < 3 {
                 self.length = (self.length << 8) | u32::from(*byte);
@@ -160,10 +173,16 @@ mod tests {
 
         for step in [1, 2, 7, 1000] {
             let mut counter = counter(2);
-            let seen: Vec<bool> = bytes.chunks(step).map(|part| counter.observe(part)).collect();
+            let seen: Vec<bool> = bytes
+                .chunks(step)
+                .map(|part| counter.observe(part))
+                .collect();
 
             assert_eq!(seen.iter().filter(|good| !**good).count(), 1, "step {step}");
-            assert_eq!(seen.last(), Some(&false).filter(|_| step == 1000).or(seen.last()));
+            assert_eq!(
+                seen.last(),
+                Some(&false).filter(|_| step == 1000).or(seen.last())
+            );
         }
     }
 

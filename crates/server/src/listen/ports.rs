@@ -43,7 +43,12 @@ pub fn check(addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, ListenError> {
             Err(error) if is_missing_ipv6(address, &error) && addresses.len() > 1 => {
                 tracing::warn!("this machine has no IPv6 loopback address; left out");
             }
-            Err(source) => return Err(ListenError { address: *address, source }),
+            Err(source) => {
+                return Err(ListenError {
+                    address: *address,
+                    source,
+                });
+            }
         }
     }
     Ok(found)
@@ -52,14 +57,16 @@ pub fn check(addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, ListenError> {
 fn is_missing_ipv6(address: &SocketAddr, error: &io::Error) -> bool {
     // EAFNOSUPPORT has no `ErrorKind` of its own.
     const EAFNOSUPPORT: i32 = 97;
-    let missing = error.kind() == ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(EAFNOSUPPORT);
+    let missing =
+        error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT);
     missing && address.ip() == Ipv6Addr::LOCALHOST
 }
 
 /// `[::]` beside an IPv4 address with the same port must leave IPv4 to that one.
 pub(super) fn ipv6_only(address: &SocketAddr, all: &[SocketAddr]) -> Option<bool> {
-    let beside = all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+    let beside = all
+        .iter()
+        .any(|other| other.is_ipv4() && other.port() == address.port());
     (address.is_ipv6() && beside).then_some(true)
 }
 
@@ -80,9 +87,15 @@ mod tests {
 
     #[test]
     fn port_zero_becomes_a_free_port() {
-        let found = check(&["127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]).unwrap();
+        let found = check(&[
+            "127.0.0.1:0".parse().unwrap(),
+            "127.0.0.1:0".parse().unwrap(),
+        ])
+        .unwrap();
 
-        let [first, second] = found.as_slice() else { panic!("two addresses") };
+        let [first, second] = found.as_slice() else {
+            panic!("two addresses")
+        };
         assert!(first.port() != 0 && second.port() != 0 && first.port() != second.port());
     }
 }

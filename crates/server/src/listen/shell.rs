@@ -53,7 +53,9 @@ pub struct Shell<E> {
 
 impl<E> std::fmt::Debug for Shell<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shell").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+        f.debug_struct("Shell")
+            .field("tasks", &self.tasks.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +89,8 @@ impl<E: Serve> Shell<E> {
         match self.gate.enter(address, Instant::now()) {
             Ok(pass) => {
                 let client = Client::new(self, pass, address);
-                self.tasks.spawn(connection::start(Arc::clone(self), stream, client));
+                self.tasks
+                    .spawn(connection::start(Arc::clone(self), stream, client));
             }
             Err(refusal) => {
                 self.metrics.refused.of(refusal).inc();
@@ -104,6 +107,12 @@ impl<E: Serve> Shell<E> {
     /// Returns when every connection has ended after [`Self::stop`].
     pub async fn stopped(&self) {
         self.tasks.wait().await;
+    }
+
+    /// Cancelled by [`Self::stop`].
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Connections and sessions still there.
@@ -130,7 +139,12 @@ impl Client {
             Origin::Client => (STREAMS_MAX, true),
         };
         let is_local = direct && address.to_canonical().is_loopback();
-        Self { pass, is_local, streams: AtomicU32::new(0), streams_max }
+        Self {
+            pass,
+            is_local,
+            streams: AtomicU32::new(0),
+            streams_max,
+        }
     }
 
     pub(super) fn shake_hands(&mut self) {
@@ -148,7 +162,9 @@ impl Client {
     /// Counts one more `/connect` stream until the result is dropped; `None` at the bound.
     pub(super) fn open_stream(self: &Arc<Self>) -> Option<OpenStream> {
         let more = |open: u32| (open < self.streams_max).then_some(open + 1);
-        let opened = self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let opened = self
+            .streams
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         opened.is_ok().then(|| OpenStream(Arc::clone(self)))
     }
 
@@ -170,7 +186,12 @@ impl OpenStream {
         span: Span,
     ) -> Carrier {
         let peer: PeerTag = self.0.pass.peer();
-        Carrier { reader, writer, peer, span }
+        Carrier {
+            reader,
+            writer,
+            peer,
+            span,
+        }
     }
 }
 

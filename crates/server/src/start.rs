@@ -1,0 +1,262 @@
+//! Puts the server together: configuration, keys, store, ledger, engine, listeners.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
+
+use commucat_config::{Config, LedgerSink};
+use commucat_crypto::keyring::KeyringError;
+use commucat_ledger::{DebugSink, FileError, FileSink, Ledger, NullSink, Worker};
+use commucat_storage::{Location, Migrations, OpenError, Options, QueueLimits, Store};
+use parking_lot::Mutex;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server};
+
+use crate::api::{Probe, Public, describe};
+use crate::carrier::Serve as _;
+use crate::engine::{Engine, Parts};
+use crate::keys::Keys;
+use crate::limit::Gate;
+use crate::listen::ports::{self, ListenError};
+use crate::listen::{self, Service, Shell};
+use crate::metrics::Metrics;
+use crate::metrics::label::Lifecycle;
+use crate::reload::Reloader;
+use crate::shutdown::Ending;
+use crate::tls::Identity;
+use crate::tls::certificate::{self, CertificateError};
+use crate::{clock, http, welcome};
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory {}", path.display())]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A port is taken.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The TLS certificate.
+    #[error("the TLS certificate cannot be used")]
+    Certificate(#[from] CertificateError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The domain's keys.
+    #[error("the keys of the domain cannot be used")]
+    Keys(#[from] KeyringError),
+    /// The store.
+    #[error("the store cannot be opened")]
+    Store(#[from] OpenError),
+    /// The ledger's file.
+    #[error("the ledger cannot be opened")]
+    Ledger(#[from] FileError),
+    /// The system gives no threads.
+    #[error("the system gives no threads")]
+    Threads(#[source] io::Error),
+    /// The first invite could not be stored.
+    #[error("the first invite could not be stored")]
+    Invite(#[from] commucat_storage::StoreError),
+    /// No random bytes.
+    #[error("the system gives no random bytes")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Runs the server until it is told to end.
+///
+/// # Errors
+///
+/// [`StartError`]: it did not start. What runs is ended by a signal.
+pub fn run(mut config: Config) -> Result<(), StartError> {
+    let data = &config.server.data;
+    let is_first = make_directory(data).map_err(|source| StartError::Data {
+        path: data.clone(),
+        source,
+    })?;
+    // Before anything is made: whoever starts a second server by mistake should change nothing.
+    config.server.listen = ports::check(&config.server.listen)?;
+    let config = Arc::new(config);
+    let metrics = Metrics::new();
+    metrics.enter(Lifecycle::Starting);
+
+    let (chain, key) = (config.tls_certificate_path(), config.tls_key_path());
+    if config.server.tls_certificate.is_none() {
+        certificate::ensure(&chain, &key, &config.server.domain)?;
+    }
+    let identity = Identity::load(chain, key)?;
+    let keys = Keys::open(&config.keys_path(), &config.server.domain, clock::now())?;
+    let opening = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let opening = opening.map_err(StartError::Threads)?;
+    let store = opening.block_on(Store::open(location(&config), options(&config)))?;
+    let (ledger, worker) = open_ledger(&config)?;
+
+    let first = welcome::Welcome::new(&config, &keys);
+    if is_first {
+        opening.block_on(first.greet(&store))?;
+    }
+    let engine = Engine::new(Parts {
+        config: Arc::clone(&config),
+        keys: keys.clone(),
+        store: store.clone(),
+        ledger: ledger.clone(),
+        metrics: metrics.clone(),
+    });
+    let gauge = Gauge {
+        engine: Arc::clone(&engine),
+        ledger,
+        store: store.clone(),
+        seen: Mutex::default(),
+    };
+    let well_known = describe(&config, keys.statement(), keys.chain());
+    let token = config.admin.metrics_token.clone();
+    let public = Public::new(metrics.clone(), token, Arc::new(gauge), &well_known);
+    let shell = Shell::new(listen::Parts {
+        engine: Arc::clone(&engine),
+        tls: identity.server_config()?,
+        router: http::router(public.clone()),
+        metrics: metrics.clone(),
+        limits: config.limits.clone(),
+        gate: Gate::new(&config.limits, config.server.trusted_proxies.clone()),
+    });
+    let reloader = Reloader {
+        config: Arc::clone(&config),
+        identity,
+        keys,
+        public,
+    };
+    let ending = Ending {
+        shell,
+        engine,
+        store,
+        worker,
+        metrics,
+        grace: config.server.shutdown_grace,
+    };
+    serve(&config, first, reloader, ending);
+    Ok(())
+}
+
+/// Hands everything to Pingora, which returns when the process should end.
+fn serve(config: &Arc<Config>, first: welcome::Welcome, reloader: Reloader, ending: Ending) {
+    let threads = threads(config);
+    let (shell, engine) = (Arc::clone(&ending.shell), Arc::clone(&ending.engine));
+    let runtime = Arc::new(OnceLock::new());
+    let (started, metrics) = (Arc::clone(&runtime), ending.metrics.clone());
+    let stop = shell.stop_token();
+    let on_start = Box::new(move || {
+        let handle = tokio::runtime::Handle::current();
+        engine.start();
+        handle.spawn(reloader.run(stop));
+        handle.spawn(first.announce(metrics));
+        // Set once: a service starts once.
+        started.set(handle).ok();
+    });
+    let service = Service::new(shell, &config.server.listen, threads, on_start);
+    let conf = ServerConf {
+        threads,
+        work_stealing: true,
+        // Pingora sleeps its whole grace period, connections or not; ours is in `Ending`.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    server.add_service(service);
+    server.run(RunArgs {
+        shutdown_signal: Box::new(ending.on(runtime)),
+    });
+}
+
+fn threads(config: &Config) -> usize {
+    match usize::try_from(config.server.workers) {
+        Ok(0) | Err(_) => available_parallelism().map_or(1, usize::from),
+        Ok(workers) => workers,
+    }
+}
+
+/// Makes a directory that only its owner can enter; whether it was not there.
+fn make_directory(path: &std::path::Path) -> io::Result<bool> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let is_new = !path.exists();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    Ok(is_new || path.read_dir()?.next().is_none())
+}
+
+/// Where the store is.
+pub(crate) fn location(config: &Config) -> Location {
+    Location::Sqlite {
+        directory: config.store_path(),
+    }
+}
+
+/// How the store is opened.
+pub(crate) fn options(config: &Config) -> Options {
+    Options {
+        lock_wait: config.storage.lock_wait,
+        migrations: Migrations::Apply,
+        readers: usize::try_from(config.storage.readers).unwrap_or(1),
+        queues: QueueLimits {
+            bytes: config.limits.queue_bytes.bytes(),
+            entries: u64::from(config.limits.queue_entries),
+        },
+    }
+}
+
+fn open_ledger(config: &Config) -> Result<(Ledger, Worker), StartError> {
+    match config.ledger.sink {
+        LedgerSink::Null => Ledger::start(NullSink::default()),
+        LedgerSink::Debug => Ledger::start(DebugSink::default()),
+        LedgerSink::File => Ledger::start(FileSink::open(&config.ledger_path())?),
+    }
+    .map_err(StartError::Threads)
+}
+
+/// What `/readyz` and `/metrics` ask.
+struct Gauge {
+    engine: Arc<Engine>,
+    ledger: Ledger,
+    store: Store,
+    /// What the metrics have been told of the store.
+    seen: Mutex<commucat_storage::Counters>,
+}
+
+impl Probe for Gauge {
+    fn is_ready(&self) -> bool {
+        self.engine.is_ready() && !self.ledger.status().failing
+    }
+
+    fn refresh(&self, metrics: &Metrics) {
+        let mut seen = self.seen.lock();
+        let now = self.store.counters();
+        metrics
+            .store_commits
+            .inc_by(now.commits.saturating_sub(seen.commits));
+        metrics
+            .store_rows
+            .inc_by(now.rows.saturating_sub(seen.rows));
+        *seen = now;
+    }
+}
+
+/// Where the server will be reachable, for messages.
+pub(crate) fn places(addresses: &[SocketAddr]) -> String {
+    addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
