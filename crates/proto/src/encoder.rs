@@ -22,28 +22,14 @@ pub fn raw(header: Header, payload: &[u8], out: &mut BytesMut) {
 /// Appends a frame around a value, which is encoded in its place: nothing is allocated but by `out`.
 pub fn cbor(header: Header, value: &impl Cbor, out: &mut BytesMut) {
     let start = out.len();
-    out.put_bytes(0, HEAD_MAX);
-    let payload_start = out.len();
     value.write(&mut Writer::new(out));
-    let payload_len = out.len() - payload_start;
-
-    let head_start = out.len();
+    let payload_len = out.len() - start;
     head(header, payload_len, out);
-    let head_len = out.len() - head_start;
-    let frame = out.get_mut(start..).unwrap_or_default();
-    // Payload and head stand where they were written; the head goes first and the gap closes.
-    let mut written = [0; HEAD_MAX];
-    if let (Some(to), Some(from)) = (
-        written.get_mut(..head_len),
-        frame.get(head_start - start..head_start - start + head_len),
-    ) {
-        to.copy_from_slice(from);
-    }
-    frame.copy_within(HEAD_MAX..HEAD_MAX + payload_len, head_len);
-    if let (Some(to), Some(from)) = (frame.get_mut(..head_len), written.get(..head_len)) {
-        to.copy_from_slice(from);
-    }
-    out.truncate(start + head_len + payload_len);
+    // The head was written behind the payload, whose length it names; one small move puts it in front.
+    let head_len = out.len() - start - payload_len;
+    out.get_mut(start..)
+        .unwrap_or_default()
+        .rotate_right(head_len);
 }
 
 /// Appends a MSG on a bound channel: the same bytes up and down.
