@@ -220,7 +220,7 @@ impl Chat {
         Ok(submission)
     }
 
-    fn commit_external(
+    pub(super) fn commit_external(
         &self,
         scratch: &Provider,
         record: &Record,

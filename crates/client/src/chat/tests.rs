@@ -2,7 +2,9 @@
 
 mod commits;
 mod external;
+mod hostile;
 mod hub;
+mod intruders;
 mod messages;
 mod persistence;
 mod random;

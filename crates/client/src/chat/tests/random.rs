@@ -65,6 +65,12 @@ fn history(seed: u64, steps: usize) {
     }
     world.settle();
     world.assert_agreement();
+    let view = world.view(0);
+    assert!(view.epoch > 100, "a dull history of {} epochs", view.epoch);
+    assert!(
+        world.hub.head() > view.epoch + 10,
+        "nothing was ever skipped"
+    );
     let by = (0..world.devices.len())
         .find(|index| member(&mut world, *index))
         .unwrap();
