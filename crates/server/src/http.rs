@@ -1,11 +1,12 @@
 //! The route table, and what HTTP/1.1 and HTTP/2 share of `/connect`.
 
+use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use axum::Router;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, FORWARDED, HeaderMap, HeaderName, HeaderValue,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Method, Request, Response, StatusCode};
 use serde::Serialize;
@@ -58,7 +59,9 @@ async fn connect_by_other_method(method: Method) -> Response<Body> {
         return upgrade_required();
     }
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, POST"));
     response
 }
 
@@ -95,7 +98,9 @@ pub(crate) fn connect_head() -> Response<()> {
 /// The span of a session; its parent is the one that the client names (W3C Trace Context).
 pub(crate) fn session_span(headers: &HeaderMap) -> Span {
     let span = tracing::debug_span!("session", trace = tracing::field::Empty);
-    if let Some(trace) = headers.get("traceparent").and_then(|value| trace_id(value.to_str().ok()?))
+    if let Some(trace) = headers
+        .get("traceparent")
+        .and_then(|value| trace_id(value.to_str().ok()?))
     {
         span.record("trace", trace);
     }
@@ -125,15 +130,25 @@ impl WebSocketOffer {
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         let headers = request.headers();
         let names = |header, word: &str| {
-            headers.get_all(header).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-                value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-            })
+            headers
+                .get_all(header)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .any(|value| {
+                    value
+                        .split(',')
+                        .any(|part| part.trim().eq_ignore_ascii_case(word))
+                })
         };
         let good = request.version() == http::Version::HTTP_11
             && names(UPGRADE, "websocket")
             && names(CONNECTION, "upgrade")
-            && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|value| value == "13");
-        let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| good && key.len() == 24)?;
+            && headers
+                .get(SEC_WEBSOCKET_VERSION)
+                .is_some_and(|value| value == "13");
+        let key = headers
+            .get(SEC_WEBSOCKET_KEY)
+            .filter(|key| good && key.len() == 24)?;
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()?;
         Some(Self { accept })
     }
@@ -153,7 +168,9 @@ impl WebSocketOffer {
 /// 426: `GET /connect` without a WebSocket.
 pub(crate) fn upgrade_required() -> Response<Body> {
     let mut response = problem(StatusCode::UPGRADE_REQUIRED);
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static("websocket"));
     response
 }
 
@@ -166,7 +183,11 @@ pub(crate) fn problem(status: StatusCode) -> Response<Body> {
         status: u16,
     }
     let title = status.canonical_reason().unwrap_or("Error");
-    let body = Problem { r#type: "about:blank", title, status: status.as_u16() };
+    let body = Problem {
+        r#type: "about:blank",
+        title,
+        status: status.as_u16(),
+    };
     // Texts and numbers always have a JSON form.
     let body = serde_json::to_vec(&body).unwrap_or_default();
     let mut response = Response::new(Body::from(body));

@@ -75,7 +75,12 @@ impl Gate {
             burst: limits.handshakes_burst,
         };
         let (key, state) = (RandomState::new(), Mutex::default());
-        Self(Arc::new(Inner { key, bounds, trusted, state }))
+        Self(Arc::new(Inner {
+            key,
+            bounds,
+            trusted,
+            state,
+        }))
     }
 
     /// Lets a new connection in, or says why not. The pass counts it until it is dropped.
@@ -86,8 +91,15 @@ impl Gate {
     pub fn enter(&self, address: IpAddr, now: Instant) -> Result<Pass, Refusal> {
         let inner = &*self.0;
         let address = address.to_canonical();
-        let trusted = inner.trusted.iter().any(|network| network.contains(address));
-        let origin = if trusted { Origin::TrustedProxy } else { Origin::Client };
+        let trusted = inner
+            .trusted
+            .iter()
+            .any(|network| network.contains(address));
+        let origin = if trusted {
+            Origin::TrustedProxy
+        } else {
+            Origin::Client
+        };
         let tag = inner.key.hash_one(subnet(address));
         let mut state = inner.state.lock();
         if state.connections >= inner.bounds.connections {
@@ -102,7 +114,12 @@ impl Gate {
         state.connections += 1;
         state.pending += 1;
         drop(state);
-        Ok(Pass { gate: self.clone(), tag, origin, pending: true })
+        Ok(Pass {
+            gate: self.clone(),
+            tag,
+            origin,
+            pending: true,
+        })
     }
 
     fn leave(&self, pass: &Pass) {
@@ -232,7 +249,10 @@ mod tests {
 
         let same = gate.enter(address("2001:db8::ffff"), now).map(drop);
         assert_eq!(same, Err(Refusal::ConnectionsPerAddress));
-        assert_eq!(gate.enter(address("2001:db8:0:1::1"), now).map(drop), Ok(()));
+        assert_eq!(
+            gate.enter(address("2001:db8:0:1::1"), now).map(drop),
+            Ok(())
+        );
     }
 
     #[test]
@@ -242,7 +262,9 @@ mod tests {
 
         drop(gate.enter(address("192.0.2.1"), now).unwrap());
         let at_once = gate.enter(address("192.0.2.1"), now).map(drop);
-        let later = gate.enter(address("192.0.2.1"), now + Duration::from_secs(1)).map(drop);
+        let later = gate
+            .enter(address("192.0.2.1"), now + Duration::from_secs(1))
+            .map(drop);
 
         assert_eq!(at_once, Err(Refusal::HandshakesPerAddress));
         assert_eq!(later, Ok(()));

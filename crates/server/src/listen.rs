@@ -34,7 +34,9 @@ impl<E: Serve> ServerApp for App<E> {
         _shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let digest = stream.get_socket_digest();
-        let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied());
+        let peer = digest
+            .as_ref()
+            .and_then(|digest| digest.peer_addr()?.as_inet().copied());
         // A client that left before it was asked for its address has none.
         if let Some(peer) = peer {
             self.0.accept(stream, peer.ip());
@@ -56,7 +58,9 @@ pub struct Service<E> {
 
 impl<E> std::fmt::Debug for Service<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +84,11 @@ impl<E: Serve> Service<E> {
                     .l4_buffer(L4BufferSettings::unbuffered()),
             );
         }
-        Self { inner, threads, on_start: Some(on_start) }
+        Self {
+            inner,
+            threads,
+            on_start: Some(on_start),
+        }
     }
 }
 

@@ -38,7 +38,11 @@ impl Identity {
     /// [`CertificateError`].
     pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let current = RwLock::new(Arc::new(certificate::load(&certificate, &key)?));
-        Ok(Self(Arc::new(Inner { certificate, key, current })))
+        Ok(Self(Arc::new(Inner {
+            certificate,
+            key,
+            current,
+        })))
     }
 
     /// Reads the files again; new connections get the new certificate.

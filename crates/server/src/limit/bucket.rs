@@ -16,7 +16,12 @@ impl Bucket {
     #[must_use]
     pub fn new(rate: u32, burst: u32, now: Instant) -> Self {
         let burst = f64::from(burst.max(1));
-        Self { rate: f64::from(rate), burst, tokens: burst, filled: now }
+        Self {
+            rate: f64::from(rate),
+            burst,
+            tokens: burst,
+            filled: now,
+        }
     }
 
     /// Takes `count` if there are so many.

@@ -61,7 +61,10 @@ impl Certificate {
     /// [`CertificateError::File`] or [`CertificateError::Content`].
     pub fn read(path: &Path) -> Result<Self, CertificateError> {
         let chain = chain(path)?;
-        let content = || CertificateError::Content { path: path.to_owned(), what: "certificate" };
+        let content = || CertificateError::Content {
+            path: path.to_owned(),
+            what: "certificate",
+        };
         let first = chain.first().ok_or_else(content)?;
         let (_, parsed) = X509Certificate::from_der(first).map_err(|_| content())?;
         let mut own = Self {
@@ -71,13 +74,19 @@ impl Certificate {
             addresses: Vec::new(),
         };
         let alternative = parsed.subject_alternative_name().map_err(|_| content())?;
-        for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
+        for name in alternative
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+        {
             own.take(name);
         }
         Ok(own)
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "other kinds of names name no server")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "other kinds of names name no server"
+    )]
     fn take(&mut self, name: &GeneralName<'_>) {
         match name {
             GeneralName::DNSName(name) => self.names.push(name.to_ascii_lowercase()),
@@ -105,7 +114,11 @@ impl Certificate {
 }
 
 fn moment(unix_seconds: i64) -> Timestamp {
-    Timestamp::from_millis(u64::try_from(unix_seconds).unwrap_or(0).saturating_mul(1000))
+    Timestamp::from_millis(
+        u64::try_from(unix_seconds)
+            .unwrap_or(0)
+            .saturating_mul(1000),
+    )
 }
 
 /// The host of a domain: without its port, without brackets.
@@ -142,7 +155,9 @@ pub fn ensure(certificate: &Path, key: &Path, domain: &Domain) -> Result<bool, C
     let pair = rcgen::KeyPair::generate().map_err(CertificateError::Make)?;
     let mut params = rcgen::CertificateParams::new(names).map_err(CertificateError::Make)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "CommuCat self-signed");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "CommuCat self-signed");
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let made = params.self_signed(&pair).map_err(CertificateError::Make)?;
@@ -152,16 +167,25 @@ pub fn ensure(certificate: &Path, key: &Path, domain: &Domain) -> Result<bool, C
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertificateError> {
-    let failed = |source| CertificateError::File { path: path.to_owned(), source };
+    let failed = |source| CertificateError::File {
+        path: path.to_owned(),
+        source,
+    };
     let beside = path.with_extension("new");
     if let Some(directory) = path.parent() {
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed)?;
     }
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
     let mut file = options.open(&beside).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)
 }
 
@@ -178,15 +202,26 @@ pub(super) fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, Certi
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let content = || CertificateError::Content { path: path.to_owned(), what: "certificate in PEM" };
+    let content = || CertificateError::Content {
+        path: path.to_owned(),
+        what: "certificate in PEM",
+    };
     let text = read(path)?;
-    let chain: Vec<_> =
-        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|_| content())?;
-    if chain.is_empty() { Err(content()) } else { Ok(chain) }
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|_| content())?;
+    if chain.is_empty() {
+        Err(content())
+    } else {
+        Ok(chain)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(path).map_err(|source| CertificateError::File { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| CertificateError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -198,7 +233,10 @@ mod tests {
     #[test]
     fn the_certificate_made_on_first_start_names_domain_and_machine() {
         let place = tempfile::tempdir().unwrap();
-        let (certificate, key) = (place.path().join("tls/c.pem"), place.path().join("tls/k.pem"));
+        let (certificate, key) = (
+            place.path().join("tls/c.pem"),
+            place.path().join("tls/k.pem"),
+        );
         let domain = Domain::parse("chat.example.org:8443").unwrap();
 
         assert!(ensure(&certificate, &key, &domain).unwrap());
@@ -208,7 +246,10 @@ mod tests {
             assert!(made.covers(host), "{host}");
         }
         assert!(!made.covers("example.org") && !made.covers("127.0.0.2"));
-        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(!ensure(&certificate, &key, &domain).unwrap());
         assert!(load(&certificate, &key).is_ok());
     }
