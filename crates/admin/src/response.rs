@@ -1,0 +1,243 @@
+//! What is answered.
+
+use std::error::Error;
+use std::fmt;
+
+use commucat_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::request::KeyKind;
+
+/// A text that no log may show: an id or a link.
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the operator.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
+
+/// One response.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// It was done.
+    Done(Answer),
+    /// It was not.
+    Failed(Failure),
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// All is well.
+    Healthy,
+    /// To [`Request::Status`](crate::Request::Status).
+    Status(Status),
+    /// To [`Request::CreateInvite`](crate::Request::CreateInvite).
+    Created(NewInvite),
+    /// To [`Request::ListInvites`](crate::Request::ListInvites).
+    Invites(Invites),
+    /// The invite that is gone now.
+    InviteRevoked(Invite),
+    /// To [`Request::ListDevices`](crate::Request::ListDevices).
+    Devices(Devices),
+    /// To [`Request::ShowDevice`](crate::Request::ShowDevice).
+    Device(DeviceDetails),
+    /// The device that is shut out now.
+    DeviceRevoked(Device),
+    /// The keys as they are now.
+    Keys(Keys),
+}
+
+/// An invite that was just made.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NewInvite {
+    /// The link. It cannot be shown again.
+    pub link: Hidden,
+    /// How it is listed.
+    #[serde(flatten)]
+    pub invite: Invite,
+}
+
+/// An invite as it is kept.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Invite {
+    /// Its name: the first 16 hex digits of its token's hash.
+    pub id: String,
+    /// Accounts that it was made for.
+    pub uses: u32,
+    /// Accounts that it may still open.
+    pub uses_left: u32,
+    /// When it was made, in unix milliseconds.
+    pub created_ms: u64,
+    /// When it ends.
+    pub expires_ms: u64,
+}
+
+/// A page of invites.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Invites {
+    /// Oldest first.
+    pub invites: Vec<Invite>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A device as it is kept.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Device {
+    /// Its id.
+    pub device: Hidden,
+    /// Its account.
+    pub account: Hidden,
+    /// When its certificate begins to hold, in unix milliseconds.
+    pub not_before_ms: u64,
+    /// When it ends.
+    pub not_after_ms: u64,
+}
+
+/// A device and what waits for it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DeviceDetails {
+    /// The device.
+    #[serde(flatten)]
+    pub device: Device,
+    /// Messages that wait for it on disk.
+    pub queue_entries: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Key packages that others can claim.
+    pub key_packages: u64,
+    /// Whether it has a last resort for when those are used up.
+    pub last_resort: bool,
+}
+
+/// A page of devices.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Devices {
+    /// Ascending by id.
+    pub devices: Vec<Device>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// The public side of a domain's keys.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Keys {
+    /// What was replaced; `None` if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotated: Option<KeyKind>,
+    /// The domain key, as in invite links.
+    pub domain_key: String,
+    /// Serial of the statement in force.
+    pub serial: u64,
+    /// Every Noise key that is accepted.
+    pub noise_keys: Vec<NoiseKey>,
+    /// Domain keys before this one.
+    pub earlier_domain_keys: u64,
+}
+
+/// A Noise key and its validity.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NoiseKey {
+    /// Its first 16 hex digits, as HELLO names it.
+    pub name: String,
+    /// From when it is used, in unix milliseconds.
+    pub not_before_ms: u64,
+    /// Until when it is accepted.
+    pub not_after_ms: u64,
+}
+
+/// The state of a server.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    /// Release of the process that answers.
+    pub version: String,
+    /// Its domain.
+    pub domain: String,
+    /// Where invites lead.
+    pub endpoint: String,
+    /// Version of the store's schema.
+    pub schema_version: u32,
+    /// Rows found damaged since the start.
+    pub corrupt_rows: u64,
+    /// The domain's keys.
+    pub keys: Keys,
+    /// The ledger.
+    pub ledger: LedgerState,
+}
+
+/// How the ledger fares.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LedgerState {
+    /// Entries kept since the start.
+    pub kept: u64,
+    /// Appends that failed since the start.
+    pub failures: u64,
+    /// Whether changes of keys wait because the last append failed.
+    pub failing: bool,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Failure {
+    /// What kind of reason.
+    pub kind: FailureKind,
+    /// The reason, for people.
+    pub message: String,
+    /// What is behind it, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+}
+
+/// The kinds of reasons.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// There is no such invite or device.
+    NotFound,
+    /// More than one invite begins like that.
+    Ambiguous,
+    /// A value that is not allowed.
+    Invalid,
+    /// The keys cannot be used or changed.
+    Keys,
+    /// The store or the ledger does not work.
+    Storage,
+    /// The request is of another release.
+    UnknownRequest,
+}
+
+impl Failure {
+    /// A failure with the causes of `error`, whose own text is the message.
+    #[must_use]
+    pub fn of(kind: FailureKind, error: &dyn Error) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+        Self {
+            kind,
+            message: error.to_string(),
+            causes: causes.map(ToString::to_string).collect(),
+        }
+    }
+}
+
+pub(crate) const fn millis(time: Timestamp) -> u64 {
+    time.as_millis()
+}
