@@ -6,6 +6,7 @@
 
 mod block;
 mod blocks;
+mod effective;
 mod error;
 mod paths;
 mod reference;
@@ -13,6 +14,7 @@ mod source;
 mod value;
 
 pub use blocks::{Admin, Config, Crypto, Federation, Ledger, Limits, Server, Storage};
+pub use effective::Effective;
 pub use error::{ConfigError, Origin};
 pub use reference::{Setting, environment_sample, example, settings};
 pub use source::Sources;

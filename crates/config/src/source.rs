@@ -156,6 +156,11 @@ impl Layers {
         Ok(())
     }
 
+    /// What the strongest source gives for a key, and which source that is.
+    pub(crate) fn given(&self, key: &str) -> Option<&(Raw, Origin)> {
+        self.values.get(key)
+    }
+
     /// The value of a setting, or its default.
     pub(crate) fn value<V: Value>(&self, setting: Option<&Setting>) -> Result<V, ConfigError> {
         let default = (Raw::Text(String::new()), Origin::Default);
