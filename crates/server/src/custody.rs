@@ -5,6 +5,7 @@
 //! the author's own queue.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
@@ -20,7 +21,7 @@ pub(crate) struct Frame {
     /// The connection that sent it.
     pub(crate) author: Link,
     /// Its sequence there.
-    pub(crate) sequence: u64,
+    pub(crate) sequence: u32,
     /// The author's own queue, for `undelivered`.
     pub(crate) author_queue: QueueId,
     /// Its group.
@@ -44,6 +45,8 @@ enum Part {
     Delivery(Arc<Open>, commucat_routing::ticket::Leg),
     /// Part of returning a frame: the inner ticket counts the `undelivered` entries.
     Return(Arc<Returning>, commucat_routing::ticket::Leg),
+    /// An entry of the server's own.
+    Kept(Arc<Waiter>),
 }
 
 struct Returning {
@@ -58,7 +61,11 @@ struct Returning {
 /// all legs are there.
 pub(crate) fn accept(frame: Frame, mailboxes: &Mailboxes, place: impl FnOnce(&dyn Fn(u16) -> Leg)) {
     let (ticket, guard) = Ticket::new();
-    let open = Arc::new(Open { ticket: Mutex::new(ticket), frame, mailboxes: mailboxes.clone() });
+    let open = Arc::new(Open {
+        ticket: Mutex::new(ticket),
+        frame,
+        mailboxes: mailboxes.clone(),
+    });
     place(&|recipient| {
         let leg = open.ticket.lock().add(recipient);
         Leg(Some(Part::Delivery(Arc::clone(&open), leg)))
@@ -67,6 +74,11 @@ pub(crate) fn accept(frame: Frame, mailboxes: &Mailboxes, place: impl FnOnce(&dy
 }
 
 impl Leg {
+    /// A leg that nobody waits for.
+    pub(crate) const fn unattended() -> Self {
+        Self(None)
+    }
+
     /// Ends the leg. May carry out the verdict: call it with no lock held.
     pub(crate) fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
@@ -81,6 +93,11 @@ impl Leg {
             Some(Part::Return(returning, leg)) => {
                 let verdict = returning.ticket.lock().settle(leg, outcome);
                 returning.carry_out(verdict);
+            }
+            Some(Part::Kept(waiter)) => {
+                if outcome == Outcome::Failed {
+                    waiter.failed.store(true, Ordering::Release);
+                }
             }
             None => {}
         }
@@ -106,8 +123,10 @@ impl Open {
     /// Puts `undelivered` into the author's queue, one entry per reason.
     fn give_back(open: &Arc<Self>, missed: &[Missed]) {
         let (ticket, guard) = Ticket::new();
-        let returning =
-            Arc::new(Returning { ticket: Mutex::new(ticket), of: Arc::clone(open) });
+        let returning = Arc::new(Returning {
+            ticket: Mutex::new(ticket),
+            of: Arc::clone(open),
+        });
         let frame = &open.frame;
         for (index, reason) in (0..).zip(REASONS) {
             let handles: Vec<Handle> = missed
@@ -121,7 +140,8 @@ impl Open {
             let envelope = events::undelivered(&frame.group, &frame.message, handles, reason);
             let leg = returning.ticket.lock().add(index);
             let leg = Leg(Some(Part::Return(Arc::clone(&returning), leg)));
-            open.mailboxes.append(frame.author_queue, envelope, leg, Instant::now());
+            open.mailboxes
+                .append(frame.author_queue, envelope, leg, Instant::now());
         }
         Leg(Some(Part::Return(returning, guard))).resolve(Outcome::Delivered);
     }
@@ -146,5 +166,42 @@ impl Returning {
         };
         let verdict = self.of.ticket.lock().returned(outcome);
         Open::carry_out(&self.of, verdict);
+    }
+}
+
+/// Puts one entry into many queues; `true` when each has it on disk, or its device has it, or will
+/// never take it.
+pub(crate) async fn keep(
+    mailboxes: &Mailboxes,
+    queues: Vec<QueueId>,
+    envelope: &commucat_routing::lane::Envelope,
+) -> bool {
+    let (kept, answer) = tokio::sync::oneshot::channel();
+    let waiter = Arc::new(Waiter {
+        failed: AtomicBool::new(false),
+        kept: Mutex::new(Some(kept)),
+    });
+    for queue in queues {
+        let leg = Leg(Some(Part::Kept(Arc::clone(&waiter))));
+        mailboxes.append(queue, envelope.clone(), leg, Instant::now());
+    }
+    drop(waiter);
+    answer.await.unwrap_or(false)
+}
+
+/// Answers when the last leg that holds it has ended.
+struct Waiter {
+    failed: AtomicBool,
+    kept: Mutex<Option<tokio::sync::oneshot::Sender<bool>>>,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let kept = !self.failed.load(Ordering::Acquire);
+        if let Some(answer) = self.kept.lock().take()
+            && answer.send(kept).is_err()
+        {
+            tracing::trace!("nobody waits for the entry any more");
+        }
     }
 }

@@ -1,21 +1,206 @@
-//! The engine: what happens on a carrier.
+//! The engine: sessions, mailboxes, hub and accounts, put together.
 
 use std::sync::Arc;
 
+use commucat_config::{Config, Registration};
+use commucat_ledger::Ledger;
+use commucat_proto::frame::ack::SessionLimits;
+use commucat_routing::lane::Settings;
+use commucat_routing::pipeline;
+use commucat_storage::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accounts::{self, Accounts};
 use crate::carrier::{Carrier, Serve};
+use crate::hub::Hub;
+use crate::jobs::Jobs;
+use crate::keys::Keys;
+use crate::mailbox::Mailboxes;
+use crate::metrics::Metrics;
+use crate::router::Router;
+use crate::session::{Drain, Rules, Sessions};
+
+/// The bound over all windows where the machine does not say how much memory it has.
+const MEMORY_UNKNOWN: usize = 512 << 20;
+
+/// What the engine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The domain's keys.
+    pub keys: Keys,
+    /// Durable state.
+    pub store: Store,
+    /// The record of key changes.
+    pub ledger: Ledger,
+    /// What is counted.
+    pub metrics: Metrics,
+}
 
 /// Serves sessions.
-#[derive(Debug)]
-pub struct Engine;
+pub struct Engine {
+    sessions: Sessions,
+    jobs: Jobs,
+    drain: Drain,
+    running: TaskTracker,
+    background: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Engine {
+    /// Puts the engine together; nothing runs yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            config,
+            keys,
+            store,
+            ledger,
+            metrics,
+        } = parts;
+        let (background, drain) = (TaskTracker::new(), Drain::default());
+        let mailboxes = Mailboxes::new(store.clone(), settings(&config), memory(&config));
+        let domain = config.server.domain.clone();
+        let router = Router::new(domain, keys.clone(), store.clone(), mailboxes.clone());
+        let registration = match config.server.registration {
+            Registration::Invite => accounts::Registration::Invite,
+            Registration::Open => accounts::Registration::Open,
+            Registration::Closed => accounts::Registration::Closed,
+        };
+        let accounts = Accounts::new(
+            (registration, config.limits.registrations_per_address),
+            keys.clone(),
+            store.clone(),
+            ledger.clone(),
+            router.clone(),
+        );
+        let hub = Hub::new(
+            router,
+            store.clone(),
+            background.clone(),
+            metrics.forks.clone(),
+        );
+        Arc::new(Self {
+            sessions: Sessions {
+                keys: keys.clone(),
+                accounts,
+                hub,
+                mailboxes: mailboxes.clone(),
+                metrics: metrics.clone(),
+                rules: Arc::new(rules(&config)),
+                drain: drain.clone(),
+            },
+            jobs: Jobs {
+                store,
+                mailboxes,
+                keys,
+                ledger,
+                metrics,
+                ttl: config.limits.relay_ttl,
+            },
+            drain,
+            running: TaskTracker::new(),
+            background,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// The part that administration acts on.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.sessions.accounts
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine(..)")
+    }
+}
 
 impl Serve for Engine {
-    fn serve(self: Arc<Self>, carrier: Carrier) -> impl Future<Output = ()> + Send + 'static {
-        async move { drop(carrier) }
+    fn start(self: Arc<Self>) {
+        self.sessions.mailboxes.start(&self.background, &self.stop);
+        self.jobs.start(&self.background, &self.stop);
     }
 
-    async fn drain(self: Arc<Self>) {}
+    fn serve(self: Arc<Self>, carrier: Carrier) -> impl Future<Output = ()> + Send + 'static {
+        let session = self.sessions.clone().serve(carrier);
+        self.running.track_future(session)
+    }
+
+    async fn drain(self: Arc<Self>) {
+        // Reading stops; what is in memory goes to disk; then each author has its answers and each
+        // session its farewell.
+        self.drain.begin();
+        self.sessions.mailboxes.drain().await;
+        self.drain.finish();
+        self.running.close();
+        self.running.wait().await;
+        self.stop.cancel();
+        self.background.close();
+        self.background.wait().await;
+    }
 
     fn is_ready(&self) -> bool {
-        true
+        !self.drain.has_begun()
     }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        hold: config.limits.ack_wait,
+        window_bytes: size(config.limits.window_bytes.bytes()),
+        ..Settings::mailbox()
+    }
+}
+
+/// The bound over all windows: as configured, else a quarter of the machine's memory.
+fn memory(config: &Config) -> usize {
+    match config.limits.mailbox_memory {
+        Some(memory) => size(memory.bytes()),
+        None => machine_memory().map_or(MEMORY_UNKNOWN, |bytes| bytes / 4),
+    }
+}
+
+/// What Linux says the machine has.
+fn machine_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+    let kib: usize = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn rules(config: &Config) -> Rules {
+    let limits = &config.limits;
+    Rules {
+        handshake_timeout: limits.handshake_timeout,
+        keepalive: limits.keepalive,
+        keepalive_idle: limits.keepalive_idle,
+        write_timeout: limits.write_timeout,
+        padding: config.server.padding,
+        unacked: pipeline::Limits {
+            frames: usize::try_from(limits.unacked).unwrap_or(usize::MAX),
+            bytes: size(limits.unacked_bytes.bytes()),
+        },
+        request_rate: limits.request_rate,
+        request_burst: limits.request_burst,
+        submit_rate: limits.submit_rate,
+        submit_burst: limits.submit_burst,
+        announced: SessionLimits {
+            max_payload: limits.max_payload.bytes(),
+            queue_entries: limits.queue_entries.into(),
+            queue_bytes: limits.queue_bytes.bytes(),
+            keepalive: limits.keepalive.as_secs(),
+            relay_ttl: limits.relay_ttl.as_secs(),
+            group_handles: limits.group_handles.into(),
+            unacked_frames: limits.unacked.into(),
+            unacked_bytes: limits.unacked_bytes.bytes(),
+        },
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

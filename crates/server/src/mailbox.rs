@@ -14,8 +14,7 @@ use std::time::Instant;
 
 use commucat_proto::id::{DedupeKey, QueueId};
 use commucat_routing::lane::{
-    Attachment, Closed, Delivery, Effect, Envelope, Lane, Page, Position, Pumped, SentEntry,
-    Settings,
+    Attachment, Closed, Delivery, Effect, Envelope, Lane, Position, Pumped, SentEntry, Settings,
 };
 use commucat_storage::{RowId, Store};
 use parking_lot::Mutex;
@@ -26,7 +25,6 @@ use tokio_util::task::TaskTracker;
 use self::deletes::Deletes;
 use self::spool::Spooler;
 use self::timers::Timers;
-use crate::clock::Clock;
 use crate::custody::Leg;
 use crate::session::Link;
 
@@ -72,16 +70,9 @@ struct State {
 }
 
 impl Mailboxes {
-    /// Starts the tasks that spool, delete and watch the time; they end after `stop`.
-    pub(crate) fn start(
-        store: Store,
-        settings: Settings,
-        memory_max: usize,
-        clock: Clock,
-        tasks: (&TaskTracker, &CancellationToken),
-    ) -> Self {
-        let (tracker, stop) = tasks;
-        let mailboxes = Self(Arc::new(Shared {
+    /// No mailbox is in use yet, and nothing runs before [`Mailboxes::start`].
+    pub(crate) fn new(store: Store, settings: Settings, memory_max: usize) -> Self {
+        Self(Arc::new(Shared {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             settings,
             memory: AtomicUsize::new(0),
@@ -92,11 +83,14 @@ impl Mailboxes {
             spooler: Spooler::default(),
             deletes: Deletes::default(),
             timers: Timers::default(),
-        }));
-        tracker.spawn(spool::run(mailboxes.clone(), clock, stop.clone()));
-        tracker.spawn(deletes::run(mailboxes.clone(), stop.clone()));
-        tracker.spawn(timers::run(mailboxes.clone(), stop.clone()));
-        mailboxes
+        }))
+    }
+
+    /// Starts the tasks that spool, delete and watch the time; they end after `stop`.
+    pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        tasks.spawn(spool::run(self.clone(), stop.clone()));
+        tasks.spawn(deletes::run(self.clone(), stop.clone()));
+        tasks.spawn(timers::run(self.clone(), stop.clone()));
     }
 
     /// Hands one entry to its queue's mailbox, which answers through `leg`. Never waits.
@@ -137,7 +131,11 @@ impl Mailboxes {
                 replaced.replaced();
             }
             self.carry_out(&mailbox, effects);
-            return Attached { mailboxes: self.clone(), mailbox, id };
+            return Attached {
+                mailboxes: self.clone(),
+                mailbox,
+                id,
+            };
         }
     }
 
@@ -150,7 +148,9 @@ impl Mailboxes {
 
     /// The queue is revoked: its connection ends, what is in memory is gone.
     pub(crate) fn revoke(&self, queue: &QueueId) {
-        let Some(mailbox) = self.find(queue) else { return };
+        let Some(mailbox) = self.find(queue) else {
+            return;
+        };
         let link = mailbox.state.lock().link.take();
         self.with_lane(&mailbox, Lane::revoke);
         self.remove_if_closed(&mailbox);
@@ -161,7 +161,8 @@ impl Mailboxes {
 
     /// Whether a connection reads `queue` now; and its link.
     pub(crate) fn link(&self, queue: &QueueId) -> Option<Link> {
-        self.find(queue).and_then(|mailbox| mailbox.state.lock().link.clone())
+        self.find(queue)
+            .and_then(|mailbox| mailbox.state.lock().link.clone())
     }
 
     /// Spools everything and holds nothing in memory from now on; returns when all is on disk and
@@ -186,8 +187,17 @@ impl Mailboxes {
         self.0.memory.load(Ordering::Relaxed)
     }
 
+    /// Mailboxes in use.
+    pub(crate) fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
     fn all(&self) -> Vec<Arc<Mailbox>> {
-        self.0.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+        self.0
+            .shards
+            .iter()
+            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     fn shard(&self, queue: &QueueId) -> Option<&Mutex<HashMap<QueueId, Arc<Mailbox>>>> {
@@ -236,9 +246,13 @@ impl Mailboxes {
     fn settle(&self, mailbox: &Arc<Mailbox>, state: &mut State) {
         let bytes = state.lane.bytes();
         if bytes > state.bytes {
-            self.0.memory.fetch_add(bytes - state.bytes, Ordering::Relaxed);
+            self.0
+                .memory
+                .fetch_add(bytes - state.bytes, Ordering::Relaxed);
         } else if bytes < state.bytes {
-            self.0.memory.fetch_sub(state.bytes - bytes, Ordering::Relaxed);
+            self.0
+                .memory
+                .fetch_sub(state.bytes - bytes, Ordering::Relaxed);
         }
         let grown = bytes > state.bytes;
         state.bytes = bytes;
@@ -267,7 +281,9 @@ impl Mailboxes {
                 }
                 Effect::Spool(batch) => self.0.spooler.push(Arc::clone(mailbox), batch),
                 Effect::Delete(row) => {
-                    self.0.deletes.push(row_id(mailbox.queue, row.position, row.key));
+                    self.0
+                        .deletes
+                        .push(row_id(mailbox.queue, row.position, row.key));
                 }
                 // The link knows already: `attach` took the old one out.
                 Effect::Replaced(_) => {}
@@ -289,9 +305,13 @@ impl Mailboxes {
 
     /// Removes a mailbox that is closed or has no reason to stay, under the lock of its shard.
     fn remove_if_closed(&self, mailbox: &Arc<Mailbox>) {
-        let Some(shard) = self.shard(&mailbox.queue) else { return };
+        let Some(shard) = self.shard(&mailbox.queue) else {
+            return;
+        };
         let mut shard = shard.lock();
-        let is_this = shard.get(&mailbox.queue).is_some_and(|there| Arc::ptr_eq(there, mailbox));
+        let is_this = shard
+            .get(&mailbox.queue)
+            .is_some_and(|there| Arc::ptr_eq(there, mailbox));
         if is_this && mailbox.state.lock().lane.close_if_idle() {
             shard.remove(&mailbox.queue);
         }
@@ -299,7 +319,11 @@ impl Mailboxes {
 }
 
 fn row_id(queue: QueueId, position: Position, key: DedupeKey) -> RowId {
-    RowId { queue, position: commucat_storage::QueuePosition::new(position.get()), key }
+    RowId {
+        queue,
+        position: commucat_storage::QueuePosition::new(position.get()),
+        key,
+    }
 }
 
 /// One connection's hold on its queue. Dropping it detaches.
@@ -312,7 +336,8 @@ pub(crate) struct Attached {
 impl Attached {
     /// See [`Lane::pump`].
     pub(crate) fn pump(&self, room: usize, sends: &mut Vec<Delivery>) -> Pumped {
-        self.mailboxes.with_lane(&self.mailbox, |lane, _| lane.pump(self.id, room, sends))
+        self.mailboxes
+            .with_lane(&self.mailbox, |lane, _| lane.pump(self.id, room, sends))
     }
 
     /// Reads the next page after `after` and hands it to the lane.
@@ -325,19 +350,28 @@ impl Attached {
         now: commucat_proto::time::Timestamp,
         sends: &mut Vec<Delivery>,
     ) -> Option<Pumped> {
-        let page = spool::read_page(&self.mailboxes.0.store, self.mailbox.queue, after, room, now).await;
-        self.mailboxes.with_lane(&self.mailbox, |lane, _| match page {
-            Some(page) => Some(lane.page(self.id, page, sends)),
-            None => {
-                lane.page_failed(self.id);
-                None
-            }
-        })
+        let page = spool::read_page(
+            &self.mailboxes.0.store,
+            self.mailbox.queue,
+            after,
+            room,
+            now,
+        )
+        .await;
+        self.mailboxes
+            .with_lane(&self.mailbox, |lane, _| match page {
+                Some(page) => Some(lane.page(self.id, page, sends)),
+                None => {
+                    lane.page_failed(self.id);
+                    None
+                }
+            })
     }
 
     /// The device has these entries; also true if this connection was replaced meanwhile.
     pub(crate) fn acked(&self, entries: impl IntoIterator<Item = SentEntry>) {
-        self.mailboxes.with_lane(&self.mailbox, |lane, effects| lane.acked(entries, effects));
+        self.mailboxes
+            .with_lane(&self.mailbox, |lane, effects| lane.acked(entries, effects));
     }
 }
 

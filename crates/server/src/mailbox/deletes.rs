@@ -41,8 +41,8 @@ impl Deletes {
 
     fn take(&self) -> Vec<RowId> {
         let mut rows = self.rows.lock();
-        let rest = rows.split_off(rows.len().min(BATCH));
-        std::mem::replace(&mut *rows, rest)
+        let count = rows.len().min(BATCH);
+        rows.drain(..count).collect()
     }
 }
 
@@ -69,7 +69,7 @@ async fn flush(mailboxes: &Mailboxes, stop: &CancellationToken) {
             return;
         }
         while let Err(error) = mailboxes.0.store.delete_exact(batch.clone()).await {
-            warn!(error = %crate::telemetry::chain(&error), "cannot delete acknowledged entries");
+            warn!(error = %crate::chain::chain(&error), "cannot delete acknowledged entries");
             if stop.is_cancelled() {
                 return;
             }

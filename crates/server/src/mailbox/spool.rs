@@ -14,16 +14,17 @@ use commucat_storage::{
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::{Mailbox, Mailboxes, PAGE_ROWS};
-use crate::clock::Clock;
+use crate::chain::chain;
+use crate::clock;
 use crate::events;
-use crate::telemetry::chain;
 
-/// How long a batch is tried again while the store is down: within a ticket's deadline of 30 s.
+/// How long after it was handed over a batch is tried: within a ticket's deadline, so that every
+/// ticket ends in time although none has a clock of its own.
 const GIVE_UP: Duration = Duration::from_secs(25);
 
 /// The longest pause between two tries.
@@ -43,11 +44,16 @@ pub(super) struct Spooler {
 struct Job {
     mailbox: Arc<Mailbox>,
     batch: Vec<Envelope>,
+    since: Instant,
 }
 
 impl Spooler {
     pub(super) fn push(&self, mailbox: Arc<Mailbox>, batch: Vec<Envelope>) {
-        self.waiting.lock().push(Job { mailbox, batch });
+        self.waiting.lock().push(Job {
+            mailbox,
+            batch,
+            since: Instant::now(),
+        });
         self.added.notify_one();
     }
 
@@ -58,13 +64,13 @@ impl Spooler {
     fn take(&self) -> Vec<Job> {
         let mut waiting = self.waiting.lock();
         self.busy.store(!waiting.is_empty(), Ordering::Release);
-        let rest = waiting.split_off(waiting.len().min(BATCH));
-        std::mem::replace(&mut *waiting, rest)
+        let count = waiting.len().min(BATCH);
+        waiting.drain(..count).collect()
     }
 }
 
 /// Runs until `stop`, then writes what is left.
-pub(super) async fn run(mailboxes: Mailboxes, clock: Clock, stop: CancellationToken) {
+pub(super) async fn run(mailboxes: Mailboxes, stop: CancellationToken) {
     loop {
         let jobs = mailboxes.0.spooler.take();
         if jobs.is_empty() {
@@ -74,19 +80,25 @@ pub(super) async fn run(mailboxes: Mailboxes, clock: Clock, stop: CancellationTo
                 () = stop.cancelled() => return,
             }
         }
-        write(&mailboxes, jobs, &clock).await;
+        write(&mailboxes, jobs).await;
     }
 }
 
-async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>, clock: &Clock) {
+async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>) {
     let deliveries: Vec<Delivery> = jobs.iter().map(delivery).collect();
-    match insert(&mailboxes.0.store, deliveries, clock).await {
+    let oldest = jobs
+        .iter()
+        .map(|job| job.since)
+        .min()
+        .unwrap_or_else(Instant::now);
+    let give_up = oldest + GIVE_UP;
+    match insert(&mailboxes.0.store, deliveries, give_up).await {
         Ok(results) => finish(mailboxes, jobs, results),
-        Err(StoreError::Refused(cause)) if jobs.len() > 1 => {
+        Err(SpoolError::Store(StoreError::Refused(cause))) if jobs.len() > 1 => {
             // One bad entry must not fail the queues of all: each by itself.
             warn!(error = %cause, "a batch was refused; its queues are tried one by one");
             for job in jobs {
-                let result = insert(&mailboxes.0.store, vec![delivery(&job)], clock).await;
+                let result = insert(&mailboxes.0.store, vec![delivery(&job)], give_up).await;
                 match result {
                     Ok(results) => finish(mailboxes, vec![job], results),
                     Err(failure) => fail(mailboxes, vec![job], &failure),
@@ -101,20 +113,31 @@ async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>, clock: &Clock) {
 async fn insert(
     store: &Store,
     deliveries: Vec<Delivery>,
-    clock: &Clock,
-) -> Result<Vec<QueueSpooled>, StoreError> {
-    let give_up = Instant::now() + GIVE_UP;
+    give_up: Instant,
+) -> Result<Vec<QueueSpooled>, SpoolError> {
     let mut pause = Duration::from_millis(20);
     loop {
-        match store.spool(deliveries.clone(), clock.now()).await {
-            Err(StoreError::Unavailable(cause)) if Instant::now() < give_up => {
+        match timeout_at(give_up, store.spool(deliveries.clone(), clock::now())).await {
+            Err(_) => return Err(SpoolError::Late),
+            Ok(Err(StoreError::Unavailable(cause))) if Instant::now() + pause < give_up => {
                 warn!(error = %chain(&cause), "the store is down; entries wait");
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
-            result => return result,
+            Ok(result) => return Ok(result?),
         }
     }
+}
+
+/// Why a batch was given up.
+#[derive(Debug, thiserror::Error)]
+enum SpoolError {
+    /// The store does not answer in time; the batch may be written after all.
+    #[error("the store does not answer")]
+    Late,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
@@ -124,13 +147,15 @@ fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
                 Spooled::Stored(Position::new(at.get()))
             }
             commucat_storage::Spooled::Refused(Refusal::Full) => Spooled::Refused(Reason::Full),
-            commucat_storage::Spooled::Refused(Refusal::Gone) => Spooled::Refused(Reason::Gone),
+            commucat_storage::Spooled::Refused(Refusal::Gone) => Spooled::Gone,
         });
-        mailboxes.with_lane(&job.mailbox, |lane, effects| lane.spooled(outcomes, effects));
+        mailboxes.with_lane(&job.mailbox, |lane, effects| {
+            lane.spooled(outcomes, effects)
+        });
     }
 }
 
-fn fail(mailboxes: &Mailboxes, jobs: Vec<Job>, failure: &StoreError) {
+fn fail(mailboxes: &Mailboxes, jobs: Vec<Job>, failure: &SpoolError) {
     error!(error = %chain(failure), count = jobs.len(), "entries could not be stored; their authors keep them");
     for job in jobs {
         mailboxes.with_lane(&job.mailbox, |lane, effects| lane.spool_failed(effects));
@@ -138,7 +163,10 @@ fn fail(mailboxes: &Mailboxes, jobs: Vec<Job>, failure: &StoreError) {
 }
 
 fn delivery(job: &Job) -> Delivery {
-    Delivery { queue: job.mailbox.queue, entries: job.batch.iter().filter_map(new_entry).collect() }
+    Delivery {
+        queue: job.mailbox.queue,
+        entries: job.batch.iter().filter_map(new_entry).collect(),
+    }
 }
 
 /// The stored form of an envelope; `None` for a frame type that is never durable.
@@ -159,7 +187,10 @@ pub(super) async fn read_page(
     room: usize,
     now: Timestamp,
 ) -> Option<Page> {
-    let page = match store.page(&queue, QueuePosition::new(after.get()), room, PAGE_ROWS).await {
+    let page = match store
+        .page(&queue, QueuePosition::new(after.get()), room, PAGE_ROWS)
+        .await
+    {
         Ok(Some(page)) => page,
         // Revoked: the connection is told by whoever revoked it.
         Ok(None) => return Some(Page::default()),
@@ -173,19 +204,29 @@ pub(super) async fn read_page(
     for row in page.rows {
         let position = Position::new(row.position.get());
         let envelope = match row.content {
-            Content::Frame { kind, group, body } => {
-                Envelope { key: row.key, group: Some(group), frame: kind.code(), body }
-            }
+            Content::Frame { kind, group, body } => Envelope {
+                key: row.key,
+                group: Some(group),
+                frame: kind.code(),
+                body,
+            },
             Content::Gap => events::gap(row.key),
             Content::Corrupt => {
-                damaged.push(RowId { queue, position: row.position, key: row.key });
+                damaged.push(RowId {
+                    queue,
+                    position: row.position,
+                    key: row.key,
+                });
                 continue;
             }
         };
         rows.push((position, envelope));
     }
     if !damaged.is_empty() {
-        error!(count = damaged.len(), "stored entries are damaged; their queues get a gap");
+        error!(
+            count = damaged.len(),
+            "stored entries are damaged; their queues get a gap"
+        );
         if let Err(failure) = store.replace_by_gap(damaged, now).await {
             debug!(error = %chain(&failure), "cannot replace damaged entries");
             return None;
@@ -194,5 +235,9 @@ pub(super) async fn read_page(
             return Box::pin(read_page(store, queue, after, room, now)).await;
         }
     }
-    Some(Page { rows, head: Position::new(page.head.get()) })
+    Some(Page {
+        rows,
+        more: page.more,
+        head: Position::new(page.head.get()),
+    })
 }

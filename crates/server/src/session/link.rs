@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use commucat_proto::error::{Problem, Title};
+use commucat_proto::error::Title;
+use commucat_proto::frame::error::Problem;
 use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
 use commucat_routing::pipeline::{Limits, OverflowError, Pipeline};
 use commucat_routing::ticket::Status;
-use parking_lot::Mutex;
+use commucat_routing::unacked::Unacked;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::outbound;
@@ -26,6 +28,9 @@ struct Shared {
     /// Whether a wake is under way already.
     woken: AtomicBool,
     state: Mutex<State>,
+    /// What was sent and not acknowledged; the two halves of the session share it.
+    sent: Mutex<Unacked>,
+    idle: AtomicBool,
 }
 
 #[derive(Default)]
@@ -34,7 +39,6 @@ struct State {
     /// Encoded answers to requests: as many as the session reads requests between two writes.
     control: BytesMut,
     hints: VecDeque<Hint>,
-    hints_deferred: bool,
     channels: Channels,
     ending: Option<Title>,
 }
@@ -83,7 +87,19 @@ impl Link {
             wake: Notify::new(),
             woken: AtomicBool::new(false),
             state: Mutex::default(),
+            sent: Mutex::default(),
+            idle: AtomicBool::new(false),
         }))
+    }
+
+    /// What was sent on this connection and not acknowledged.
+    pub(crate) fn sent(&self) -> MutexGuard<'_, Unacked> {
+        self.0.sent.lock()
+    }
+
+    /// Whether the client said that it is idle (PRESENCE).
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.idle.load(Ordering::Relaxed)
     }
 
     /// There is something to write. Wakes coalesce.
@@ -100,28 +116,38 @@ impl Link {
     }
 
     /// A frame's ticket is done.
-    pub(crate) fn done(&self, sequence: u64, status: Status) {
-        self.0.state.lock().pipeline.done(sequence, status);
+    pub(crate) fn done(&self, sequence: u32, status: Status) {
+        self.0.state.lock().pipeline.done(sequence.into(), status);
         self.wake();
     }
 
     /// Nobody has custody of a frame: its author sends it again.
-    pub(crate) fn failed(&self, sequence: u64) {
-        self.refuse(sequence, Problem::new(Title::StorageFailure));
+    pub(crate) fn failed(&self, sequence: u32) {
+        let problem = Problem::new(
+            Title::StorageFailure,
+            "the message could not be stored; send it again",
+        );
+        self.refuse(sequence, problem);
     }
 
     /// A frame is answered by an ERROR. Its channel is unbound, the frames behind it get
     /// `Not Joined` (CCP-1 section 4, "Flow").
-    pub(crate) fn refuse(&self, sequence: u64, problem: Problem) {
+    pub(crate) fn refuse(&self, sequence: u32, problem: Problem) {
         let mut state = self.0.state.lock();
-        let Some(failure) = state.pipeline.failed(sequence) else { return };
+        let Some(failure) = state.pipeline.failed(sequence.into()) else {
+            return;
+        };
         if let Ok(channel) = u32::try_from(failure.channel) {
             state.channels.unbind(channel);
         }
-        outbound::problem(&mut state.control, &problem.for_sequence(sequence));
-        for behind in failure.behind {
-            let problem = Problem::new(Title::NotJoined).for_sequence(behind);
-            outbound::problem(&mut state.control, &problem);
+        outbound::problem(&problem.of_frame(sequence), &mut state.control);
+        for behind in failure
+            .behind
+            .into_iter()
+            .filter_map(|behind| u32::try_from(behind).ok())
+        {
+            let problem = Problem::new(Title::NotJoined, "a message before this one failed");
+            outbound::problem(&problem.of_frame(behind), &mut state.control);
         }
         drop(state);
         self.wake();
@@ -134,12 +160,16 @@ impl Link {
     /// [`OverflowError`] if the client does not wait for its answers: fatal.
     pub(crate) fn begin(
         &self,
-        sequence: u64,
+        sequence: u32,
         channel: u32,
         bytes: usize,
         limits: Limits,
     ) -> Result<(), OverflowError> {
-        self.0.state.lock().pipeline.begin(sequence, channel.into(), bytes, limits)
+        self.0
+            .state
+            .lock()
+            .pipeline
+            .begin(sequence.into(), channel.into(), bytes, limits)
     }
 
     /// Queues the encoded answer to a request.
@@ -151,7 +181,7 @@ impl Link {
     /// Hands over an ephemeral frame, or drops it if the device is too slow, idle, or not joined.
     pub(crate) fn hint(&self, hint: Hint) {
         let mut state = self.0.state.lock();
-        if state.hints_deferred || state.hints.len() >= HINTS_MAX {
+        if self.is_idle() || state.hints.len() >= HINTS_MAX {
             return;
         }
         state.hints.push_back(hint);
@@ -159,12 +189,11 @@ impl Link {
         self.wake();
     }
 
-    /// Whether ephemeral frames are wanted (PRESENCE).
-    pub(crate) fn defer_hints(&self, deferred: bool) {
-        let mut state = self.0.state.lock();
-        state.hints_deferred = deferred;
-        if deferred {
-            state.hints.clear();
+    /// What the client says of itself (PRESENCE): an idle one gets no ephemeral frames.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.0.idle.store(idle, Ordering::Relaxed);
+        if idle {
+            self.0.state.lock().hints.clear();
         }
     }
 
@@ -218,7 +247,11 @@ impl Link {
             .collect();
         Waiting {
             control: state.control.split(),
-            acks: if state.pipeline.has_acks() { state.pipeline.take_acks() } else { Vec::new() },
+            acks: if state.pipeline.has_acks() {
+                state.pipeline.take_acks()
+            } else {
+                Vec::new()
+            },
             hints,
             ending: state.ending,
         }

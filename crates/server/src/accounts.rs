@@ -1,0 +1,196 @@
+//! Accounts and devices: who may come in, device lists, key packages, capabilities (CCP-1 section 6).
+
+mod admit;
+mod directory;
+mod packages;
+
+use std::sync::Arc;
+
+use commucat_ledger::{AccountMark, Change, DeviceMark, Hash, Ledger};
+use commucat_proto::error::Title;
+use commucat_proto::frame::error::Problem;
+use commucat_proto::id::{AccountId, Domain, GroupId, QueueId};
+use commucat_storage::{Left, ListChange, Store, StoreError};
+use tracing::error;
+
+pub(crate) use self::admit::Admitted;
+use self::admit::Doors;
+pub(crate) use self::directory::other_domain;
+use crate::chain::chain;
+use crate::clock;
+use crate::keys::Keys;
+use crate::router::Router;
+
+/// Who may open an account.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Registration {
+    /// Whoever has a live invite.
+    Invite,
+    /// Anybody.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+/// Handle to accounts and devices. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Accounts(Arc<Inner>);
+
+struct Inner {
+    domain: Domain,
+    registration: Registration,
+    keys: Keys,
+    store: Store,
+    ledger: Ledger,
+    router: Router,
+    doors: Doors,
+}
+
+impl Accounts {
+    pub(crate) fn new(
+        registration: (Registration, u32),
+        keys: Keys,
+        store: Store,
+        ledger: Ledger,
+        router: Router,
+    ) -> Self {
+        let (registration, per_address) = registration;
+        Self(Arc::new(Inner {
+            domain: router.domain().clone(),
+            registration,
+            keys,
+            store,
+            ledger,
+            router,
+            doors: Doors::new(per_address),
+        }))
+    }
+
+    pub(crate) fn domain(&self) -> &Domain {
+        &self.0.domain
+    }
+
+    /// How many entries wait in `queue`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub(crate) async fn waiting(&self, queue: &QueueId) -> Result<u64, StoreError> {
+        Ok(self
+            .0
+            .store
+            .queue_state(queue)
+            .await?
+            .map_or(0, |state| state.entries))
+    }
+
+    /// Leaves a group for good on behalf of a queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] for the device.
+    pub(crate) async fn leave(&self, queue: &QueueId, group: &GroupId) -> Result<(), Problem> {
+        match self
+            .0
+            .store
+            .leave_group(queue, group, clock::now())
+            .await
+            .map_err(storage)?
+        {
+            Left::Marked { .. } => {
+                self.0.router.forget_places();
+                Ok(())
+            }
+            Left::TooMany => Err(Problem::new(
+                Title::RateLimited,
+                "too many groups were left",
+            )),
+            Left::UnknownQueue => Err(Problem::new(Title::NotFound, "no such queue")),
+        }
+    }
+
+    /// An operator revoked a device: its queue ends.
+    pub(crate) async fn revoked(
+        &self,
+        account: &AccountId,
+        change: &ListChange,
+    ) -> Result<(), Problem> {
+        self.follow(account, change, None).await
+    }
+
+    /// What follows from a changed list: revoked queues end, the ledger hears of it.
+    async fn follow(
+        &self,
+        account: &AccountId,
+        change: &ListChange,
+        list: Option<(u64, Hash)>,
+    ) -> Result<(), Problem> {
+        for (_, queue) in &change.removed {
+            self.0.router.mailboxes().revoke(queue);
+        }
+        if !change.removed.is_empty() {
+            self.0.router.forget_places();
+        }
+        let mark = AccountMark::of(account);
+        if let Some((version, list)) = list {
+            for device in &change.added {
+                let device = DeviceMark::of(account, device);
+                self.record(Change::DeviceRegistered {
+                    account: mark,
+                    device,
+                    version,
+                    list,
+                })
+                .await?;
+            }
+            if change.deleted {
+                self.record(Change::AccountDeleted {
+                    account: mark,
+                    version,
+                    list,
+                })
+                .await?;
+            } else {
+                self.record(Change::ListChanged {
+                    account: mark,
+                    version,
+                    list,
+                })
+                .await?;
+            }
+        }
+        for (device, _) in &change.removed {
+            let device = DeviceMark::of(account, device);
+            let version = list.map(|(version, _)| version);
+            self.record(Change::DeviceRevoked {
+                account: mark,
+                device,
+                version,
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn record(&self, change: Change) -> Result<(), Problem> {
+        match self.0.ledger.record(clock::now(), change).await {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                error!(error = %chain(&failure), "the ledger did not take a key change");
+                Err(Problem::new(
+                    Title::StorageFailure,
+                    "the ledger is not available",
+                ))
+            }
+        }
+    }
+}
+
+/// What a device is told when the store fails. The failure is logged where it is handled: here.
+pub(crate) fn storage(failure: StoreError) -> Problem {
+    error!(error = %chain(&failure), "the store failed");
+    Problem::new(
+        Title::StorageFailure,
+        "the store is not available; try again",
+    )
+}

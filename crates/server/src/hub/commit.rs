@@ -1,0 +1,436 @@
+//! KEY_UPDATE: one transaction for everything that a commit does (CCP-1 section 5.2).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use commucat_crypto::signing::{Purpose, verify};
+use commucat_proto::error::Title;
+use commucat_proto::frame::bundle::Bundle;
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::fanout;
+use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::key_update::{KeyUpdate, KeyUpdateResult, LogEntry};
+use commucat_proto::frame::msg::Msg;
+use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, MessageId};
+use commucat_proto::limits::ENTRIES_PAGE_MAX;
+use commucat_proto::signed::Signed;
+use commucat_proto::wire::Cbor;
+use commucat_routing::hub::{
+    self, Change, Committed, Entry, Group, JoinKeyChange, Past, Proposal, Recipient, Signer,
+};
+use commucat_routing::ticket::Reason;
+use commucat_storage::{
+    Commit, CommitOutcome, EntryKind, GroupDelivery, NewEntry, QueueSpooled, Refusal, Spooled,
+};
+
+use super::fetch::damaged;
+use super::view::{entry, routing_group, stored_entry};
+use super::{Hub, Member, not_found, refused};
+use crate::accounts::storage;
+use crate::router::Place;
+use crate::{clock, events};
+
+/// A bundle as it came, decoded, with what the rules read of it.
+struct Submitted<'a> {
+    update: &'a KeyUpdate,
+    bundle: Bundle,
+    add: Vec<Entry>,
+    admins: Vec<(Handle, bool)>,
+    welcomed: Vec<Vec<Handle>>,
+    first_message: Option<Msg>,
+}
+
+impl<'a> Submitted<'a> {
+    fn read(update: &'a KeyUpdate) -> Result<Self, Problem> {
+        let invalid = |_| {
+            Problem::new(
+                Title::InvalidControlPayload,
+                "the bundle is not what it must be",
+            )
+        };
+        let bundle = Bundle::decode_shared(&update.bundle.body).map_err(invalid)?;
+        let first_message = bundle
+            .first_message
+            .as_ref()
+            .map(Msg::decode)
+            .transpose()
+            .map_err(invalid)?;
+        Ok(Self {
+            update,
+            add: bundle.change.add.iter().map(entry).collect(),
+            admins: bundle
+                .change
+                .admins
+                .iter()
+                .map(|flag| (flag.handle, flag.admin))
+                .collect(),
+            welcomed: bundle
+                .welcomes
+                .iter()
+                .map(|welcome| welcome.handles.clone())
+                .collect(),
+            first_message,
+            bundle,
+        })
+    }
+
+    fn signed(&self) -> &Signed {
+        &self.update.bundle
+    }
+
+    fn proposal<'b>(&'b self, origin: &'b Domain) -> Proposal<'b> {
+        Proposal {
+            expect: self.bundle.expect,
+            author: &self.bundle.author,
+            sealed_ref: &self.update.sealed_ref,
+            origin,
+            add: &self.add,
+            remove: &self.bundle.change.remove,
+            admins: &self.admins,
+            welcomes: &self.welcomed,
+            join_key: match self.bundle.change.join_key {
+                None => JoinKeyChange::Keep,
+                Some(fanout::JoinKeyChange::Remove) => JoinKeyChange::Clear,
+                Some(fanout::JoinKeyChange::Set(key)) => JoinKeyChange::Set(*key.as_bytes()),
+            },
+            close: self.bundle.change.close,
+            first_message: self.first_message.as_ref().map(Msg::position),
+        }
+    }
+}
+
+impl Hub {
+    /// Answers a KEY_UPDATE.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] for the author; `Conflict` carries the entries that it has not seen.
+    pub(crate) async fn key_update(
+        &self,
+        member: &Member,
+        update: &KeyUpdate,
+    ) -> Result<KeyUpdateResult, Problem> {
+        self.check_hub(&update.hub)?;
+        let submitted = Submitted::read(update)?;
+        let bundle = &submitted.bundle;
+        if !self.is_own(
+            &update.sealed_ref,
+            &bundle.group,
+            &update.hub,
+            &member.queue,
+        ) {
+            return Err(not_found());
+        }
+        let stored = self.0.store.group(&bundle.group).await.map_err(storage)?;
+        let group = stored.map(routing_group).ok_or_else(not_found)?;
+        let past = self.past(&submitted).await?;
+        let signer = match past {
+            // Who signed it was checked when it was accepted; since then the list has changed.
+            Past::Same => Signer::Member,
+            Past::Other => self.check_signature(&group, &submitted)?,
+        };
+        match hub::commit(&group, &submitted.proposal(self.domain()), signer, past) {
+            Ok(Committed::Repeat { .. }) => {
+                self.apply(member, &submitted, signer, self.unchanged(&submitted))
+                    .await
+            }
+            Ok(Committed::Apply(change)) => {
+                self.check_rate(&submitted, signer)?;
+                let commit = self.transaction(&group, &submitted, &change).await?;
+                self.apply(member, &submitted, signer, commit).await
+            }
+            Err(hub::Refusal::Conflict { head }) => {
+                Err(self.conflict(&bundle.group, bundle.expect, head).await?)
+            }
+            Err(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// What the log holds at the position that the bundle asks for.
+    async fn past(&self, submitted: &Submitted<'_>) -> Result<Past, Problem> {
+        let bundle = &submitted.bundle;
+        let position = bundle.expect.saturating_add(1);
+        let page = self
+            .0
+            .store
+            .log_page(&bundle.group, position, 1)
+            .await
+            .map_err(storage)?;
+        let page = page.ok_or_else(not_found)?;
+        let same = page
+            .entries
+            .first()
+            .filter(|kept| kept.position == position);
+        let Some(kept) = same else {
+            return Ok(Past::Other);
+        };
+        let kept = LogEntry::decode_shared(&kept.entry).map_err(|_| damaged())?;
+        let own = MessageId::of_body(&submitted.signed().body);
+        Ok(if kept.message == own {
+            Past::Same
+        } else {
+            Past::Other
+        })
+    }
+
+    fn check_signature(&self, group: &Group, submitted: &Submitted<'_>) -> Result<Signer, Problem> {
+        let author = &submitted.bundle.author;
+        let signer = hub::signer(group, author).map_err(refused)?;
+        let (purpose, key) = match &signer {
+            Signer::Member => (Purpose::Commit, author.as_bytes()),
+            Signer::Joiner(key) => (Purpose::JoinCommit, key),
+        };
+        verify(submitted.signed(), purpose, key)
+            .map_err(|_| Problem::new(Title::Forbidden, "the bundle's signature does not hold"))?;
+        Ok(signer)
+    }
+
+    /// One accepted commit a second for each handle; all who join by one key count as one.
+    fn check_rate(&self, submitted: &Submitted<'_>, signer: Signer) -> Result<(), Problem> {
+        let who = rate_key(submitted, signer);
+        self.0
+            .commits
+            .lock()
+            .check(&who, Instant::now())
+            .map_err(|wait| {
+                let problem = Problem::new(Title::RateLimited, "one commit a second");
+                problem.retry_after(wait.as_secs().saturating_add(1))
+            })
+    }
+
+    /// Everything that the commit writes, with the queue rows of this domain's members.
+    async fn transaction(
+        &self,
+        group: &Group,
+        submitted: &Submitted<'_>,
+        change: &Change,
+    ) -> Result<Commit, Problem> {
+        let bundle = &submitted.bundle;
+        let log_entry = bundle
+            .entry(&submitted.signed().body)
+            .ok_or_else(not_found)?;
+        let mut commit = self.unchanged(submitted);
+        commit.entry = Bytes::from(log_entry.encode());
+        let entries: Vec<Entry> = change
+            .recipients
+            .iter()
+            .map(|recipient| recipient.entry.clone())
+            .collect();
+        let places = self
+            .0
+            .router
+            .places(&bundle.group, &entries)
+            .await
+            .map_err(storage)?;
+        let was_open = !group.closed && change.group.closed;
+        for (recipient, place) in change.recipients.iter().zip(places) {
+            if let Place::Here(queue) = place {
+                let entries = self.rows(submitted, &commit, recipient, was_open);
+                commit.deliveries.push(GroupDelivery {
+                    handle: recipient.entry.handle,
+                    queue,
+                    entries,
+                });
+            }
+        }
+        Ok(commit)
+    }
+
+    /// The commit without rows: enough to find a repeat.
+    fn unchanged(&self, submitted: &Submitted<'_>) -> Commit {
+        let bundle = &submitted.bundle;
+        let join_key = match submitted.proposal(self.domain()).join_key {
+            JoinKeyChange::Keep => commucat_storage::JoinKeyChange::Keep,
+            JoinKeyChange::Clear => commucat_storage::JoinKeyChange::Clear,
+            JoinKeyChange::Set(key) => commucat_storage::JoinKeyChange::Set(key),
+        };
+        Commit {
+            group: bundle.group,
+            expect: bundle.expect,
+            body_hash: *blake3::hash(&submitted.signed().body).as_bytes(),
+            entry: Bytes::new(),
+            group_info: bundle.sealed_group_info.clone(),
+            add: bundle.change.add.iter().map(stored_entry).collect(),
+            remove: bundle.change.remove.clone(),
+            admins: submitted.admins.clone(),
+            join_key,
+            close: bundle.change.close,
+            deliveries: Vec::new(),
+        }
+    }
+
+    /// What one member gets: its Welcome, the entry, the first message, the closing.
+    fn rows(
+        &self,
+        submitted: &Submitted<'_>,
+        commit: &Commit,
+        recipient: &Recipient,
+        closes: bool,
+    ) -> Vec<NewEntry> {
+        let bundle = &submitted.bundle;
+        let (group, message) = (bundle.group, MessageId::of_body(&submitted.signed().body));
+        let row = |kind, message: &MessageId, content: &[u8], body: Bytes| NewEntry {
+            key: DedupeKey::of(&group, message, content),
+            kind,
+            group,
+            body,
+        };
+        let mut rows = Vec::new();
+        let welcome = recipient
+            .welcome
+            .and_then(|index| bundle.welcomes.get(index));
+        if let Some(welcome) = welcome {
+            let invite = GroupInvite {
+                group,
+                hub: self.domain().clone(),
+                position: bundle.expect.saturating_add(1),
+                handle: recipient.entry.handle,
+                sealed_ref: recipient.entry.sealed_ref,
+                welcome: welcome.welcome.clone(),
+                message,
+            };
+            let body = Bytes::from(invite.encode());
+            rows.push(row(EntryKind::GroupInvite, &message, &body.clone(), body));
+        }
+        rows.push(row(
+            EntryKind::KeyUpdate,
+            &message,
+            &commit.entry,
+            commit.entry.clone(),
+        ));
+        if let Some(first) = submitted
+            .first_message
+            .as_ref()
+            .filter(|_| recipient.message)
+        {
+            let body = first.payload().clone();
+            rows.push(row(
+                EntryKind::Message,
+                &first.message(),
+                &first.ciphertext(),
+                body,
+            ));
+        }
+        if closes {
+            let closed = events::closed(&group);
+            let (key, body) = (closed.key, closed.body);
+            rows.push(NewEntry {
+                key,
+                kind: EntryKind::GroupEvent,
+                group,
+                body,
+            });
+        }
+        rows
+    }
+
+    async fn apply(
+        &self,
+        member: &Member,
+        submitted: &Submitted<'_>,
+        signer: Signer,
+        commit: Commit,
+    ) -> Result<KeyUpdateResult, Problem> {
+        let group = submitted.bundle.group;
+        let handles: Vec<Handle> = commit
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.handle)
+            .collect();
+        match self
+            .0
+            .store
+            .commit(commit, clock::now())
+            .await
+            .map_err(storage)?
+        {
+            CommitOutcome::Committed {
+                position,
+                spooled,
+                refused,
+            } => {
+                // Whoever reads one of these queues turns to the store before the author hears.
+                for queue in &spooled {
+                    self.0.router.mailboxes().poke(&queue.queue);
+                }
+                self.0
+                    .commits
+                    .lock()
+                    .charge(rate_key(submitted, signer), Instant::now());
+                self.load(&group).await.map_err(storage)?;
+                self.return_first_message(member, submitted, &handles, &spooled);
+                Ok(KeyUpdateResult { position, refused })
+            }
+            CommitOutcome::Repeat { position, refused } => {
+                Ok(KeyUpdateResult { position, refused })
+            }
+            CommitOutcome::Conflict { head } => {
+                Err(self.conflict(&group, submitted.bundle.expect, head).await?)
+            }
+            CommitOutcome::NotFound => Err(not_found()),
+        }
+    }
+
+    /// Tells the author whose queues did not take the first message.
+    fn return_first_message(
+        &self,
+        member: &Member,
+        submitted: &Submitted<'_>,
+        handles: &[Handle],
+        spooled: &[QueueSpooled],
+    ) {
+        let Some(first) = &submitted.first_message else {
+            return;
+        };
+        let refused_for = |queue: &QueueSpooled| match queue.outcomes.last() {
+            Some(Spooled::Refused(Refusal::Full)) => Some(Reason::Full),
+            Some(Spooled::Refused(Refusal::Gone)) => Some(Reason::Gone),
+            Some(Spooled::Stored(_) | Spooled::Repeat(_)) | None => None,
+        };
+        for reason in [Reason::Full, Reason::Gone] {
+            let missed: Vec<Handle> = handles
+                .iter()
+                .zip(spooled)
+                .filter(|(_, queue)| refused_for(queue) == Some(reason))
+                .map(|(handle, _)| *handle)
+                .collect();
+            if !missed.is_empty() {
+                let group = &submitted.bundle.group;
+                let event = events::undelivered(group, &first.message(), missed, reason);
+                self.append_unattended(member.queue, &event);
+            }
+        }
+    }
+
+    /// `Conflict` with the entries after `expect`, as many as fit.
+    async fn conflict(&self, group: &GroupId, expect: u64, head: u64) -> Result<Problem, Problem> {
+        let mut problem = Problem::new(Title::Conflict, "the position is taken");
+        problem.extra.head = Some(head);
+        if expect >= head {
+            return Ok(problem);
+        }
+        let from = expect.saturating_add(1);
+        let page = self
+            .0
+            .store
+            .log_page(group, from, ENTRIES_PAGE_MAX)
+            .await
+            .map_err(storage)?;
+        let page = page.ok_or_else(not_found)?;
+        let entries = page
+            .entries
+            .iter()
+            .map(|kept| LogEntry::decode_shared(&kept.entry));
+        problem.extra.missing = entries.collect::<Result<_, _>>().map_err(|_| damaged())?;
+        problem.extra.more = page.more;
+        Ok(problem)
+    }
+}
+
+/// What counts together for the rate of commits.
+fn rate_key(submitted: &Submitted<'_>, signer: Signer) -> Handle {
+    match signer {
+        Signer::Member => submitted.bundle.author,
+        Signer::Joiner(key) => Handle::new(key),
+    }
+}

@@ -1,0 +1,137 @@
+//! What runs by the clock: expiry, key renewal, figures for the metrics.
+
+use std::time::Duration;
+
+use commucat_ledger::{Change, Hash, Ledger};
+use commucat_storage::{Store, StoreError, SweepCursor};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::chain::chain;
+use crate::clock;
+use crate::keys::Keys;
+use crate::mailbox::Mailboxes;
+use crate::metrics::Metrics;
+
+/// Between two runs of expiry.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
+
+/// Between two looks at what the mailboxes hold.
+const FIGURES_PERIOD: Duration = Duration::from_secs(1);
+
+/// Between two looks at the keys: whether another process changed them, whether one ends soon.
+const KEYS_PERIOD: Duration = Duration::from_secs(5);
+
+/// What the jobs act on.
+pub(crate) struct Jobs {
+    pub(crate) store: Store,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) keys: Keys,
+    pub(crate) ledger: Ledger,
+    pub(crate) metrics: Metrics,
+    pub(crate) ttl: Duration,
+}
+
+impl Jobs {
+    /// Starts them all; they end after `stop`.
+    pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let (store, mailboxes) = (self.store.clone(), self.mailboxes.clone());
+        tasks.spawn(expiry(store, mailboxes, self.ttl, stop.clone()));
+        tasks.spawn(figures(
+            self.mailboxes.clone(),
+            self.metrics.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(keys(self.keys.clone(), self.ledger.clone(), stop.clone()));
+    }
+}
+
+/// Lets entries, logs, packages and invites expire, in bounded steps, until `stop`.
+async fn expiry(store: Store, mailboxes: Mailboxes, ttl: Duration, stop: CancellationToken) {
+    let mut period = interval(EXPIRY_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let elapsed = last.elapsed();
+        last = Instant::now();
+        if let Err(failure) = expire(&store, &mailboxes, ttl, elapsed, &stop).await {
+            warn!(error = %chain(&failure), "expiry stopped; it goes on at its next run");
+        }
+    }
+}
+
+async fn expire(
+    store: &Store,
+    mailboxes: &Mailboxes,
+    ttl: Duration,
+    elapsed: Duration,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
+    let clock = store.advance_clock(clock::now(), elapsed).await?;
+    let mut cursor = Some(SweepCursor::default());
+    while let Some(from) = cursor.filter(|_| !stop.is_cancelled()) {
+        let step = store.expire_entries(clock, ttl, from).await?;
+        for (queue, _) in &step.gaps {
+            mailboxes.poke(queue);
+        }
+        cursor = step.next;
+    }
+    let mut cursor = Some(SweepCursor::default());
+    while let Some(from) = cursor.filter(|_| !stop.is_cancelled()) {
+        cursor = store.sweep_groups(clock, from).await?;
+    }
+    while !stop.is_cancelled() && store.sweep_expired(clock).await? {}
+    Ok(())
+}
+
+/// Brings what the mailboxes hold into the metrics, until `stop`.
+async fn figures(mailboxes: Mailboxes, metrics: Metrics, stop: CancellationToken) {
+    let mut period = interval(FIGURES_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        metrics
+            .mailbox_bytes
+            .set(i64::try_from(mailboxes.memory()).unwrap_or(i64::MAX));
+        metrics
+            .mailboxes
+            .set(i64::try_from(mailboxes.len()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Takes up keys that another process made, and renews those that end soon, until `stop`.
+async fn keys(keys: Keys, ledger: Ledger, stop: CancellationToken) {
+    let mut period = interval(KEYS_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = keys.serial();
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        for result in [keys.reload(), keys.maintain(clock::now())] {
+            if let Err(failure) = result {
+                warn!(error = %chain(&failure), "the keys could not be read again");
+            }
+        }
+        let serial = keys.serial();
+        if serial != known {
+            known = serial;
+            info!("the server's keys have changed");
+            let statement = Hash::of_body(&keys.statement().body);
+            let change = Change::ServerKeysChanged { serial, statement };
+            if let Err(failure) = ledger.record(clock::now(), change).await {
+                warn!(error = %chain(&failure), "the ledger did not take a key change");
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One connected device: from its first byte to its last.
+//!
+//! `handshake` finds out who it is, `inbound` and `outbound` are the two halves of the session, in one
+//! task, `link` is what others hold of it.
+
+mod handshake;
+mod inbound;
+mod link;
+mod outbound;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use commucat_crypto::tunnel::{Opener, Sealer};
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::{FirstAck, SessionLimits};
+use commucat_proto::frame::{FrameType, Header};
+use commucat_proto::version::SUPPORTED;
+use commucat_proto::{encoder, limits};
+use commucat_routing::pipeline;
+use commucat_storage::Device;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+pub(crate) use self::handshake::may_enter;
+use self::inbound::{Ended, Inbound};
+pub(crate) use self::link::{Binding, Hint, Link};
+use self::outbound::Outbound;
+use self::wire::Wire;
+use crate::accounts::Accounts;
+use crate::carrier::{Carrier, CarrierReader, CarrierWriter, PeerTag};
+use crate::chain::chain;
+use crate::clock;
+use crate::hub::Hub;
+use crate::keys::Keys;
+use crate::mailbox::Mailboxes;
+use crate::metrics::Metrics;
+
+/// How long a session that ends may take to write its last ERROR.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What every session shares.
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    pub(crate) keys: Keys,
+    pub(crate) accounts: Accounts,
+    pub(crate) hub: Hub,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) metrics: Metrics,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) drain: Drain,
+}
+
+/// The settings that concern sessions.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) keepalive: Duration,
+    pub(crate) keepalive_idle: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) padding: bool,
+    pub(crate) unacked: pipeline::Limits,
+    pub(crate) request_rate: u32,
+    pub(crate) request_burst: u32,
+    pub(crate) submit_rate: u32,
+    pub(crate) submit_burst: u32,
+    pub(crate) announced: SessionLimits,
+}
+
+/// The two steps of stopping: sessions stop reading, then, when all that was in memory is on disk,
+/// they end.
+#[derive(Clone, Default)]
+pub(crate) struct Drain {
+    begun: CancellationToken,
+    finished: CancellationToken,
+}
+
+impl Drain {
+    /// Sessions read no more.
+    pub(crate) fn begin(&self) {
+        self.begun.cancel();
+    }
+
+    /// Sessions say farewell.
+    pub(crate) fn finish(&self) {
+        self.finished.cancel();
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+}
+
+/// A device that proved who it is.
+struct Established {
+    device: Device,
+    sealer: Sealer,
+    opener: Opener,
+    /// Bytes behind the handshake: sealed already.
+    rest: BytesMut,
+    /// Plaintext of the records that were opened to see that the device is there.
+    opened: BytesMut,
+}
+
+impl Sessions {
+    /// Serves one carrier until it ends.
+    pub(crate) async fn serve(self, carrier: Carrier) {
+        let Carrier {
+            reader,
+            writer,
+            peer,
+            span: _,
+        } = carrier;
+        let Some((established, wire)) = self.open(reader, writer, peer).await else {
+            return;
+        };
+        self.metrics.sessions.inc();
+        self.converse(established, wire).await;
+        self.metrics.sessions.dec();
+    }
+
+    async fn open(
+        &self,
+        reader: CarrierReader,
+        writer: CarrierWriter,
+        peer: PeerTag,
+    ) -> Option<(Established, Wire)> {
+        let mut wire = Wire::new(reader, writer);
+        let shake = handshake::run(self, &mut wire, peer);
+        match timeout(self.rules.handshake_timeout, shake).await {
+            Ok(Ok(established)) => Some((established, wire)),
+            Ok(Err(refused)) => {
+                debug!(code = refused.code(), "handshake ended");
+                self.metrics.handshakes.of(refused.label()).inc();
+                let farewell = refused.say(&mut wire);
+                if timeout(FAREWELL, farewell).await.is_ok() {
+                    wire.writer.close().await;
+                }
+                None
+            }
+            Err(_) => {
+                self.metrics
+                    .handshakes
+                    .of(crate::metrics::label::Handshake::TimedOut)
+                    .inc();
+                let farewell =
+                    wire.say_clear(Title::HandshakeTimeout, "the handshake took too long");
+                if timeout(FAREWELL, farewell).await.is_ok() {
+                    wire.writer.close().await;
+                }
+                None
+            }
+        }
+    }
+
+    async fn converse(&self, established: Established, wire: Wire) {
+        let Established {
+            device,
+            sealer,
+            opener,
+            rest,
+            opened,
+        } = established;
+        let link = Link::new();
+        let waiting = match self.accounts.waiting(&device.queue).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                debug!(error = %chain(&error), "cannot read the queue's state");
+                link.end(Title::StorageFailure);
+                0
+            }
+        };
+        link.answer(|out| {
+            encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out)
+        });
+        let attached = Arc::new(self.mailboxes.attach(device.queue, link.clone()));
+        let Wire { reader, writer, .. } = wire;
+        let mut outbound = Outbound::new(self, link.clone(), Arc::clone(&attached), sealer, writer);
+        let inbound = Inbound::new(self, device, link.clone(), attached, opener, reader);
+
+        let ended = {
+            let reading = inbound.run(rest, opened);
+            let writing = outbound.run();
+            tokio::pin!(reading, writing);
+            tokio::select! {
+                ended = &mut reading => match ended {
+                    Ended::Closed => None,
+                    Ended::Fatal(title) => {
+                        link.end(title);
+                        Some(timeout(FAREWELL, &mut writing).await.is_ok())
+                    }
+                    Ended::Draining => tokio::select! {
+                        () = self.drain.finished.cancelled() => {
+                            link.end(Title::Draining);
+                            Some(timeout(FAREWELL, &mut writing).await.is_ok())
+                        }
+                        said_farewell = &mut writing => Some(said_farewell),
+                    },
+                },
+                said_farewell = &mut writing => Some(said_farewell),
+            }
+        };
+        if ended == Some(true) {
+            outbound.close().await;
+        }
+    }
+
+    fn first_ack(&self, waiting: u64) -> FirstAck {
+        FirstAck {
+            waiting,
+            capabilities: Vec::new(),
+            server_keys: self.keys.statement(),
+            versions: SUPPORTED.to_vec(),
+            server_time: clock::now(),
+            limits: self.rules.announced,
+        }
+    }
+}
+
+/// After how long without a byte a connection counts as lost (CCP-1 section 3).
+fn lost_after(keepalive: Duration) -> Duration {
+    keepalive.saturating_mul(limits::KEEPALIVE_LOST_HALVES) / 2
+}

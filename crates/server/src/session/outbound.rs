@@ -1,0 +1,302 @@
+//! The half that writes: answers, acknowledgements, entries of the queue; as many frames in one record
+//! and as many records in one write as wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use commucat_crypto::tunnel::{Sealer, missing_to_class, padding_payloads};
+use commucat_proto::encoder;
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::{AckDown, CustodyRun, CustodyStatus};
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::msg::Msg;
+use commucat_proto::frame::{FrameType, Header};
+use commucat_proto::limits::RECORD_PLAINTEXT_MAX;
+use commucat_routing::ack::Range;
+use commucat_routing::lane::{Delivery, Pumped};
+use commucat_routing::ticket::Status;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::trace;
+
+use super::link::{Link, Waiting};
+use super::{Rules, Sessions};
+use crate::carrier::CarrierWriter;
+use crate::clock;
+use crate::mailbox::{Attached, PAGE_BYTES, PAGE_ROWS};
+
+/// Payload of the queue that goes into one write: a full record, so that answers never wait for more.
+const CHUNK_BYTES: usize = RECORD_PLAINTEXT_MAX;
+
+/// After the store could not be read, the queue is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The writing half.
+pub(super) struct Outbound {
+    rules: Arc<Rules>,
+    link: Link,
+    attached: Arc<Attached>,
+    sealer: Sealer,
+    writer: CarrierWriter,
+    plain: BytesMut,
+    sealed: BytesMut,
+    sends: Vec<Delivery>,
+    written: Instant,
+    retry: Option<Instant>,
+}
+
+/// Whether the queue has more to send at once.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Queue {
+    Waits,
+    GoesOn,
+    Detached,
+}
+
+impl Outbound {
+    pub(super) fn new(
+        sessions: &Sessions,
+        link: Link,
+        attached: Arc<Attached>,
+        sealer: Sealer,
+        writer: CarrierWriter,
+    ) -> Self {
+        Self {
+            rules: Arc::clone(&sessions.rules),
+            link,
+            attached,
+            sealer,
+            writer,
+            plain: BytesMut::new(),
+            sealed: BytesMut::new(),
+            sends: Vec::new(),
+            written: Instant::now(),
+            retry: None,
+        }
+    }
+
+    /// Writes until the session ends; `true` if the client was told why.
+    pub(super) async fn run(&mut self) -> bool {
+        self.link.wake();
+        loop {
+            let wake_at = self
+                .retry
+                .map_or(self.keepalive(), |retry| retry.min(self.keepalive()));
+            tokio::select! {
+                () = self.link.woken() => {}
+                () = sleep_until(wake_at) => {}
+            }
+            if self.retry.is_some_and(|retry| retry <= Instant::now()) {
+                self.retry = None;
+            }
+            match self.write_all().await {
+                Some(Said::Farewell) => return true,
+                Some(Said::Everything) => {}
+                None => return false,
+            }
+            if self.keepalive() <= Instant::now() {
+                encoder::padding(0, &mut self.plain);
+                if self.flush().await.is_none() {
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn keepalive(&self) -> Instant {
+        let rules = &self.rules;
+        self.written
+            + if self.link.is_idle() {
+                rules.keepalive_idle
+            } else {
+                rules.keepalive
+            }
+    }
+
+    /// Ends the stream in order.
+    pub(super) async fn close(self) {
+        self.writer.close().await;
+    }
+
+    /// Writes what waits; `None` if the client is gone.
+    async fn write_all(&mut self) -> Option<Said> {
+        loop {
+            let waiting = self.link.take();
+            let ending = waiting.ending;
+            self.put_waiting(waiting);
+            let queue = match ending {
+                Some(_) => Queue::Detached,
+                None => self.put_entries().await,
+            };
+            if let Some(title) = ending {
+                problem(&Problem::new(title, detail(title)), &mut self.plain);
+                self.flush().await?;
+                return Some(Said::Farewell);
+            }
+            self.flush().await?;
+            if queue != Queue::GoesOn {
+                return Some(Said::Everything);
+            }
+        }
+    }
+
+    fn put_waiting(&mut self, waiting: Waiting) {
+        self.plain.extend_from_slice(&waiting.control);
+        if !waiting.acks.is_empty() {
+            let custody = waiting.acks.iter().filter_map(run).collect();
+            let ack = AckDown {
+                custody,
+                ..AckDown::default()
+            };
+            encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut self.plain);
+        }
+        for (channel, payload) in waiting.hints {
+            let header = Header {
+                kind: FrameType::Typing,
+                channel,
+                sequence: 0,
+            };
+            encoder::raw(header, &payload, &mut self.plain);
+        }
+    }
+
+    /// Takes entries out of the mailbox, as far as the client's unanswered frames leave room.
+    async fn put_entries(&mut self) -> Queue {
+        if self.retry.is_some() {
+            return Queue::Waits;
+        }
+        let room = self.link.sent().room(PAGE_ROWS, PAGE_BYTES);
+        let chunk = room.min(CHUNK_BYTES);
+        let mut pumped = self.attached.pump(chunk, &mut self.sends);
+        if let Pumped::ReadPage { after } = pumped {
+            let page = self
+                .attached
+                .read_page(after, chunk, clock::now(), &mut self.sends)
+                .await;
+            let Some(next) = page else {
+                self.retry = Some(Instant::now() + RETRY);
+                return Queue::Waits;
+            };
+            pumped = next;
+        }
+        let sent = !self.sends.is_empty();
+        for delivery in std::mem::take(&mut self.sends) {
+            self.put_entry(&delivery);
+        }
+        match pumped {
+            Pumped::Emptied => {
+                let ack = AckDown {
+                    queue_empty: true,
+                    ..AckDown::default()
+                };
+                encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut self.plain);
+                Queue::GoesOn
+            }
+            Pumped::ReadPage { .. } | Pumped::More => Queue::GoesOn,
+            Pumped::Full if sent => Queue::GoesOn,
+            Pumped::Full | Pumped::Idle | Pumped::Reading => Queue::Waits,
+            Pumped::Detached => Queue::Detached,
+        }
+    }
+
+    fn put_entry(&mut self, delivery: &Delivery) {
+        let envelope = &delivery.envelope;
+        let Some(kind) = FrameType::of_code(envelope.frame) else {
+            return;
+        };
+        let sequence = self.link.sent().sent(delivery.sent(), envelope.body.len());
+        let Ok(sequence) = u32::try_from(sequence) else {
+            // After four billion frames the connection starts anew.
+            self.link.end(Title::IdentifierOutOfRange);
+            return;
+        };
+        let group = envelope.group.filter(|_| kind == FrameType::Msg);
+        let channel = group.and_then(|group| self.link.channel_of(&group));
+        match (group, channel) {
+            (Some(_), Some(channel)) => {
+                encoder::raw(
+                    Header {
+                        kind,
+                        channel,
+                        sequence,
+                    },
+                    &envelope.body,
+                    &mut self.plain,
+                );
+            }
+            (Some(group), None) => match Msg::decode(&envelope.body) {
+                Ok(msg) => encoder::msg_unbound(sequence, &group, &msg, &mut self.plain),
+                Err(_) => trace!("a stored message has no head"),
+            },
+            (None, _) => encoder::raw(Header::new(kind, sequence), &envelope.body, &mut self.plain),
+        }
+    }
+
+    /// Seals and writes what was put; `None` if the client is gone or does not read.
+    async fn flush(&mut self) -> Option<()> {
+        if self.plain.is_empty() {
+            return Some(());
+        }
+        if self.rules.padding {
+            pad(&mut self.plain);
+        }
+        self.sealer.seal_all(&self.plain, &mut self.sealed).ok()?;
+        self.plain.clear();
+        let bytes: Bytes = self.sealed.split().freeze();
+        let write = async {
+            self.writer.write(bytes).await?;
+            self.writer.flush().await
+        };
+        timeout(self.rules.write_timeout, write).await.ok()?.ok()?;
+        self.written = Instant::now();
+        if self.plain.capacity() > 2 * CHUNK_BYTES {
+            self.plain = BytesMut::new();
+        }
+        Some(())
+    }
+}
+
+/// What a round of writing came to.
+enum Said {
+    Everything,
+    Farewell,
+}
+
+/// Fills the last record up to its size class.
+fn pad(plain: &mut BytesMut) {
+    let tail = plain.len() % RECORD_PLAINTEXT_MAX;
+    for filling in padding_payloads(missing_to_class(tail)) {
+        encoder::padding(filling, plain);
+    }
+}
+
+/// Appends an ERROR.
+pub(super) fn problem(problem: &Problem, out: &mut BytesMut) {
+    encoder::cbor(Header::bare(FrameType::Error), problem, out);
+}
+
+fn run(range: &Range) -> Option<CustodyRun> {
+    Some(CustodyRun {
+        first: u32::try_from(range.first).ok()?,
+        count: u32::try_from(range.count).ok()?,
+        status: match range.status {
+            Status::Stored => CustodyStatus::Stored,
+            Status::Relayed => CustodyStatus::Relayed,
+            Status::Delivered => CustodyStatus::Delivered,
+            Status::Refused => CustodyStatus::Refused,
+        },
+    })
+}
+
+/// What the client is told besides the title.
+const fn detail(title: Title) -> &'static str {
+    match title {
+        Title::Replaced => "another connection of this device took over",
+        Title::Revoked => "the device is not in its account's list any more",
+        Title::Draining => "the server stops; connect again",
+        Title::IdleTimeout => "nothing came for too long",
+        Title::RateLimited => "more messages unanswered than the limits allow",
+        Title::StorageFailure => "the store is not available",
+        _ => "the connection cannot go on",
+    }
+}
