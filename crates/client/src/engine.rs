@@ -282,3 +282,6 @@ fn apply(core: &mut Core, input: Input) -> Result<(), ClientError> {
         Input::Tick => core.tick(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! The engine against a server in memory: no network, no time but the test's.
+
+mod world;
+
+use commucat_proto::error::Title;
+
+use self::world::World;
+use crate::chat::Content;
+use crate::client::{Command, Decision};
+use crate::event::{Event, Tick};
+
+/// Alice and Bob, who know each other.
+fn two() -> World {
+    let mut world = World::new();
+    world.register("alice");
+    world.register("bob");
+    let link = world.contact_link("bob");
+    world.add_contact("alice", &link, "bob");
+    world.settle();
+    world
+}
+
+#[test]
+fn a_text_to_a_new_contact_arrives_as_a_request_and_then_as_a_message() {
+    let mut world = two();
+
+    world.send("alice", "bob", "hi");
+    world.settle();
+    let before = world.texts("bob");
+    let request = world.ask("bob", Command::Requests).pop().unwrap();
+    let decision = Decision::Accept { petname: "alice".to_owned() };
+    let request = request.from.as_str().to_owned();
+    world.ask("bob", |reply| Command::Decide { request, decision, reply });
+    world.settle();
+
+    assert!(before.is_empty());
+    assert_eq!(world.texts("bob"), ["hi"]);
+    assert_eq!(world.tick_of("alice", "bob", "hi"), Tick::Delivered);
+}
+
+#[test]
+fn both_sides_write_in_one_conversation() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.send("bob", "alice", "hello");
+    world.send("alice", "bob", "how are you");
+    world.settle();
+
+    assert_eq!(world.texts("alice"), ["hello"]);
+    assert_eq!(world.texts("bob"), ["first", "how are you"]);
+    assert_eq!(world.groups(), 1);
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_byte_for_byte_and_shown_once() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.lose_answers("alice", true);
+    world.send("alice", "bob", "one");
+    world.send("alice", "bob", "two");
+    world.settle();
+    let first = world.sent_by("alice").split_off(2);
+    world.disconnect("alice");
+    world.lose_answers("alice", false);
+    world.connect("alice");
+    world.settle();
+    let again = world.sent_by("alice");
+
+    assert_eq!(first, again);
+    assert_eq!(world.texts("bob"), ["first", "one", "two"]);
+    assert_eq!(world.outbox("alice"), 0);
+}
+
+#[test]
+fn an_entry_is_acknowledged_only_with_its_step_and_redelivered_entries_show_once() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.ignore_acks("bob", true);
+    world.send("alice", "bob", "again");
+    world.settle();
+    world.disconnect("bob");
+    world.ignore_acks("bob", false);
+    world.connect("bob");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "again"]);
+    assert_eq!(world.queued("bob"), 0);
+}
+
+#[test]
+fn the_engine_restarts_from_its_vault_with_everything_it_knew() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.disconnect("alice");
+    world.send("alice", "bob", "written offline");
+    world.restart("alice");
+    world.connect("alice");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "written offline"]);
+}
+
+#[test]
+fn an_offline_recipient_gets_everything_in_order_later() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.disconnect("bob");
+
+    let texts: Vec<String> = (0..40).map(|number| format!("message {number}")).collect();
+    for text in &texts {
+        world.send("alice", "bob", text);
+    }
+    world.settle();
+    world.restart("bob");
+    world.connect("bob");
+    world.settle();
+
+    assert_eq!(world.texts("bob")[1..], texts);
+}
+
+#[test]
+fn a_message_refused_as_too_old_is_sealed_again_and_arrives_once() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.refuse_next_message("alice", Title::EpochOld);
+    world.send("alice", "bob", "old");
+    world.send("alice", "bob", "behind it");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "old", "behind it"]);
+    assert_eq!(world.outbox("alice"), 0);
+}
+
+#[test]
+fn a_refused_message_and_those_behind_it_are_sent_again_in_order() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.refuse_next_message("alice", Title::StorageFailure);
+    for text in ["one", "two", "three"] {
+        world.send("alice", "bob", text);
+    }
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "one", "two", "three"]);
+}
+
+#[test]
+fn a_linked_device_joins_the_conversations_and_gets_what_follows() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.link("bob", "laptop");
+    world.settle();
+    world.send("alice", "bob", "to both");
+    let alice = world.ask("laptop", Command::Contacts).pop().unwrap().petname;
+    world.send("laptop", &alice, "from the laptop");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "to both"]);
+    assert_eq!(world.texts("laptop"), ["to both"]);
+    assert_eq!(world.texts("alice"), ["from the laptop"]);
+    assert_eq!(world.own_texts("bob"), ["from the laptop"]);
+}
+
+#[test]
+fn a_revoked_device_gets_nothing_any_more() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.link("bob", "laptop");
+    world.settle();
+
+    let device = world.device_id("laptop");
+    world.ask_later("bob", |reply| Command::RevokeDevice { device, reply });
+    world.settle();
+    world.send("alice", "bob", "private");
+    world.settle();
+
+    assert_eq!(world.texts("laptop"), Vec::<String>::new());
+    assert_eq!(world.texts("bob"), ["first", "private"]);
+}
+
+#[test]
+fn two_commits_at_once_end_in_one_epoch_and_both_take_effect() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.hold_commits(true);
+
+    world.link("alice", "tablet");
+    world.link("bob", "laptop");
+    world.settle();
+    world.hold_commits(false);
+    world.settle();
+    world.send("alice", "bob", "all four");
+    world.settle();
+
+    for name in ["bob", "laptop"] {
+        assert_eq!(world.texts(name).last().unwrap(), "all four");
+    }
+    assert_eq!(world.own_texts("tablet"), ["all four"]);
+}
+
+#[test]
+fn a_group_has_a_name_members_and_messages() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.register("carol");
+    let link = world.contact_link("carol");
+    world.add_contact("alice", &link, "carol");
+    world.settle();
+
+    let members = vec!["bob".to_owned(), "carol".to_owned()];
+    let name = "tea".to_owned();
+    world.ask("alice", |reply| Command::CreateGroup { name, members, reply });
+    world.send("alice", "tea", "welcome");
+    world.settle();
+    world.send("bob", "tea", "thanks");
+    world.settle();
+
+    assert_eq!(world.texts("bob").last().unwrap(), "welcome");
+    assert_eq!(world.texts("alice"), ["thanks"]);
+    // Carol does not know Alice: for her it is a request.
+    assert_eq!(world.ask("carol", Command::Requests).len(), 1);
+}
+
+#[test]
+fn a_gap_in_an_authors_counter_is_waited_for_and_then_told() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.drop_next_message("alice");
+    world.send("alice", "bob", "lost on the way");
+    world.send("alice", "bob", "after it");
+    world.settle();
+    let at_once = world.texts("bob");
+    world.pass(3_000);
+    world.settle();
+
+    assert_eq!(at_once, ["first"]);
+    assert_eq!(world.texts("bob"), ["first", "after it"]);
+    let gap = |event: &Event| matches!(event, Event::Gap { conversation: Some(_) });
+    assert!(world.events("bob").iter().any(gap));
+}
+
+#[test]
+fn a_blocked_stranger_is_not_heard_again() {
+    let mut world = two();
+    world.send("alice", "bob", "buy this");
+    world.settle();
+
+    let request = world.ask("bob", Command::Requests).pop().unwrap().from.as_str().to_owned();
+    world.ask("bob", |reply| Command::Decide { request, decision: Decision::Block, reply });
+    world.settle();
+    world.send("alice", "bob", "buy that");
+    world.settle();
+
+    assert!(world.texts("bob").is_empty());
+    assert!(world.ask("bob", Command::Requests).is_empty());
+}
+
+#[test]
+fn a_content_survives_its_encoding() {
+    let content = Content {
+        body: crate::chat::Body::Text("x".to_owned()),
+        sent: commucat_proto::time::Timestamp::from_millis(1),
+        reply_to: None,
+        counter: 0,
+    };
+
+    assert_eq!(Content::decode(&content.encode()).unwrap(), content);
+}

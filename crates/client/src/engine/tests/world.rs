@@ -1,0 +1,661 @@
+//! A server in memory, small enough to be seen to be right: queues, groups, packages, lists.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+use commucat_crypto::certificate::List;
+use commucat_crypto::secret::random_bytes;
+use commucat_proto::decoder::{Decoder, Incoming};
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::{AckDown, CustodyRun, CustodyStatus, FirstAck, SessionLimits};
+use commucat_proto::frame::bundle::Bundle;
+use commucat_proto::frame::directory::{Directory, DirectoryResult};
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::fanout::FanoutEntry;
+use commucat_proto::frame::fetch::{Fetch, FetchResult, KeptGroupInfo};
+use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::key_package::{ClaimResult, ClaimedPackage, KeyPackage, PackageCount};
+use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
+use commucat_proto::frame::msg::Msg;
+use commucat_proto::frame::payload::FromClient;
+use commucat_proto::frame::{Direction, Frame, FrameType, Header};
+use commucat_proto::id::{AccountId, ClaimId, Domain, DomainKey, GroupId, NoiseKey, SealedRef};
+use commucat_proto::signed::Signed;
+use commucat_proto::time::Timestamp;
+use commucat_proto::wire::Cbor;
+use tokio::sync::oneshot;
+
+use crate::account::code::Answer;
+use crate::account::{Phrase, new_device};
+use crate::client::{Command, Decision, Reply};
+use crate::connect::login::Welcome;
+use crate::engine::core::{Core, Effect};
+use crate::engine::model::{Account, Server};
+use crate::engine::tables;
+use crate::error::ClientError;
+use crate::event::{Event, Tick};
+use crate::record;
+use crate::settings::Suite;
+use crate::vault::Vault;
+
+struct Device {
+    core: Core,
+    vault: Vault,
+    connected: bool,
+    decoder: Decoder,
+    /// What waits or is not acknowledged: type and payload.
+    queue: VecDeque<(FrameType, Bytes)>,
+    /// How many of the queue were sent on this connection, and the sequence of the last.
+    sent: usize,
+    sequence: u32,
+    acknowledged: u32,
+    channels: HashMap<u32, GroupId>,
+    packages: Vec<Bytes>,
+    last_resort: Option<Bytes>,
+    events: Vec<Event>,
+    /// MSG payloads of this connection.
+    messages: Vec<Bytes>,
+    lose_answers: bool,
+    ignore_acks: bool,
+    refuse: Option<Title>,
+    drop_next: bool,
+}
+
+#[derive(Default)]
+struct Group {
+    head: u64,
+    list: Vec<FanoutEntry>,
+    log: Vec<LogEntry>,
+    infos: Vec<(u64, Bytes)>,
+}
+
+#[derive(Default)]
+pub(super) struct World {
+    now: u64,
+    devices: BTreeMap<String, Device>,
+    groups: HashMap<GroupId, Group>,
+    lists: HashMap<AccountId, Signed>,
+    refs: HashMap<SealedRef, String>,
+    claims: HashMap<ClaimId, ClaimResult>,
+    held: Option<VecDeque<(String, u32, Signed)>>,
+}
+
+fn domain() -> Domain {
+    Domain::parse("localhost").unwrap()
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self { now: 1_800_000_000_000, ..Self::default() }
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    pub(super) fn pass(&mut self, millis: u64) {
+        self.now += millis;
+        let names: Vec<_> = self.devices.keys().cloned().collect();
+        for name in names {
+            self.step(&name, Core::tick);
+        }
+    }
+
+    /// A new account with one device, connected.
+    pub(super) fn register(&mut self, name: &str) {
+        let mut account = new_device();
+        account.found(&Phrase::generate(), &domain(), self.time());
+        self.start(name, account);
+        self.settle();
+    }
+
+    fn start(&mut self, name: &str, mut account: Account) {
+        account.server = Some(Server {
+            endpoint: "localhost:1".to_owned(),
+            domain: domain(),
+            domain_key: DomainKey::new([1; 32]),
+            serial: 0,
+            noise: None,
+            warned: false,
+        });
+        let list = account.signed_list().unwrap();
+        self.lists.insert(List::verify(&list).unwrap().account_id(), list);
+        let vault = Vault::in_memory().unwrap();
+        record::put(&vault, tables::ACCOUNT, (b"", b""), &account).unwrap();
+        let core = Core::load(vault.clone(), Suite::Classical, self.time()).unwrap();
+        let device = Device {
+            core,
+            vault,
+            connected: false,
+            decoder: Decoder::tunnel(Direction::Up),
+            queue: VecDeque::new(),
+            sent: 0,
+            sequence: 0,
+            acknowledged: 0,
+            channels: HashMap::new(),
+            packages: Vec::new(),
+            last_resort: None,
+            events: Vec::new(),
+            messages: Vec::new(),
+            lose_answers: false,
+            ignore_acks: false,
+            refuse: None,
+            drop_next: false,
+        };
+        self.devices.insert(name.to_owned(), device);
+        self.connect(name);
+    }
+
+    pub(super) fn connect(&mut self, name: &str) {
+        let device = self.devices.get_mut(name).unwrap();
+        device.connected = true;
+        device.decoder = Decoder::tunnel(Direction::Up);
+        (device.sent, device.sequence, device.acknowledged) = (0, 0, 0);
+        device.channels.clear();
+        device.messages.clear();
+        let first = FirstAck {
+            waiting: 0,
+            capabilities: Vec::new(),
+            server_keys: Signed { body: Bytes::new(), signature: [0; 64] },
+            versions: vec![2],
+            server_time: Timestamp::ZERO,
+            limits: SessionLimits::default(),
+        };
+        let noise = NoiseKey::new([1; 32]);
+        let welcome = Welcome { first, statement: None, noise, certificate_failed: false };
+        self.step(name, |core| core.on_online(welcome));
+    }
+
+    pub(super) fn disconnect(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().connected = false;
+        self.step(name, |core| {
+            core.on_offline("test".to_owned());
+            Ok(())
+        });
+    }
+
+    /// The process died; only the vault is left.
+    pub(super) fn restart(&mut self, name: &str) {
+        let now = self.time();
+        let device = self.devices.get_mut(name).unwrap();
+        device.connected = false;
+        device.core = Core::load(device.vault.clone(), Suite::Classical, now).unwrap();
+    }
+
+    fn step(&mut self, name: &str, work: impl FnOnce(&mut Core) -> Result<(), ClientError>) {
+        let now = self.time();
+        let device = self.devices.get_mut(name).unwrap();
+        let effects = device.core.step(now, work).unwrap();
+        for effect in effects {
+            match effect {
+                Effect::Send(bytes) if device.connected => device.decoder.push(&bytes),
+                Effect::Send(_) | Effect::State(_) => {}
+                Effect::Tell(event) => device.events.push(event),
+                Effect::Answer(answer) => answer(),
+                Effect::Close(reason) => panic!("{name} closes: {reason}"),
+            }
+        }
+    }
+
+    /// Runs until nothing moves any more.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..200 {
+            let names: Vec<_> = self.devices.keys().cloned().collect();
+            let mut moved = false;
+            for name in &names {
+                moved |= self.read(name);
+                moved |= self.deliver(name);
+            }
+            if !moved {
+                // Receipts and retries wait a moment.
+                let waits = self.devices.values().any(|device| {
+                    let at = device.core.wake_at().map(Timestamp::as_millis);
+                    device.connected && at.is_some_and(|at| at <= self.now + 1_500)
+                });
+                if !waits {
+                    return;
+                }
+                self.pass(100);
+            }
+        }
+        panic!("the world does not settle");
+    }
+
+    /// Handles what a device sent.
+    fn read(&mut self, name: &str) -> bool {
+        let mut moved = false;
+        loop {
+            let device = self.devices.get_mut(name).unwrap();
+            if !device.connected {
+                return moved;
+            }
+            let Some(Incoming::Frame(frame)) = device.decoder.next_frame().unwrap() else {
+                return moved;
+            };
+            moved = true;
+            self.handle(name, &frame);
+        }
+    }
+
+    /// Sends a device what waits for it.
+    fn deliver(&mut self, name: &str) -> bool {
+        let device = self.devices.get_mut(name).unwrap();
+        if !device.connected || device.sent >= device.queue.len() {
+            return false;
+        }
+        let mut frames = Vec::new();
+        for (kind, payload) in device.queue.iter().skip(device.sent) {
+            device.sequence += 1;
+            let header = Header::new(*kind, device.sequence);
+            frames.push(Frame { header, payload: payload.clone() });
+        }
+        device.sent = device.queue.len();
+        self.step(name, |core| core.on_frames(frames));
+        true
+    }
+
+    fn answer(&mut self, name: &str, ack: &AckDown) {
+        if self.devices[name].lose_answers {
+            return;
+        }
+        let header = Header::bare(FrameType::Ack);
+        let frame = Frame { header, payload: ack.encode().into() };
+        self.step(name, |core| core.on_frames(vec![frame]));
+    }
+
+    fn refuse(&mut self, name: &str, sequence: u32, mut problem: Problem) {
+        problem.sequence = Some(sequence);
+        let header = Header::bare(FrameType::Error);
+        let frame = Frame { header, payload: problem.encode().into() };
+        self.step(name, |core| core.on_frames(vec![frame]));
+    }
+
+    fn handle(&mut self, name: &str, frame: &Frame) {
+        let (channel, sequence) = (frame.header.channel, frame.header.sequence);
+        match FromClient::decode(frame).unwrap() {
+            FromClient::Join(join) => {
+                let device = self.devices.get_mut(name).unwrap();
+                device.channels.insert(channel, join.group);
+                self.answer(name, &AckDown::done(sequence));
+            }
+            FromClient::Msg(msg) => self.message(name, (channel, sequence), &msg),
+            FromClient::Ack(ack) => self.acknowledge(name, ack.through.unwrap_or(0)),
+            FromClient::KeyUpdate(update) => {
+                if let Some(held) = &mut self.held {
+                    held.push_back((name.to_owned(), sequence, update.bundle));
+                } else {
+                    self.commit(name, sequence, &update.bundle);
+                }
+            }
+            FromClient::GroupCreate(create) => {
+                let infos = create.sealed_group_info.map(|info| (0, info)).into_iter().collect();
+                let group = Group { list: create.fanout, infos, ..Group::default() };
+                self.groups.entry(create.group).or_insert(group);
+                self.answer(name, &AckDown::done(sequence));
+            }
+            FromClient::KeyPackage(operation) => self.packages(name, sequence, operation),
+            FromClient::Directory(operation) => self.directory(name, sequence, operation),
+            FromClient::Fetch(fetch) => self.fetch(name, sequence, &fetch),
+            FromClient::Leave(leave) => {
+                let refs: HashSet<_> =
+                    self.refs.iter().filter(|(_, of)| *of == name).map(|(one, _)| *one).collect();
+                if let Some(group) = self.groups.get_mut(&leave.group) {
+                    group.list.retain(|entry| !refs.contains(&entry.sealed_ref));
+                }
+                self.answer(name, &AckDown::done(sequence));
+            }
+            FromClient::Typing(_) | FromClient::Presence(_) | FromClient::Padding => {}
+        }
+    }
+
+    fn acknowledge(&mut self, name: &str, through: u32) {
+        let device = self.devices.get_mut(name).unwrap();
+        assert!(through <= device.sequence, "{name} acknowledges what it never got");
+        if device.ignore_acks {
+            return;
+        }
+        while device.acknowledged < through {
+            device.queue.pop_front().unwrap();
+            device.sent -= 1;
+            device.acknowledged += 1;
+        }
+    }
+
+    fn message(&mut self, name: &str, (channel, sequence): (u32, u32), msg: &Msg) {
+        let device = self.devices.get_mut(name).unwrap();
+        device.messages.push(msg.payload().clone());
+        let Some(group) = device.channels.get(&channel).copied() else {
+            return self.refuse(name, sequence, Problem::new(Title::NotJoined, ""));
+        };
+        if let Some(title) = device.refuse.take() {
+            device.channels.remove(&channel);
+            return self.refuse(name, sequence, Problem::new(title, ""));
+        }
+        let dropped = std::mem::take(&mut device.drop_next);
+        let hub = &self.groups[&group];
+        if hub.head > msg.position() + 2 {
+            self.devices.get_mut(name).unwrap().channels.remove(&channel);
+            return self.refuse(name, sequence, Problem::new(Title::EpochOld, ""));
+        }
+        let payload = Bytes::from([group.as_bytes().as_slice(), msg.payload()].concat());
+        if !dropped {
+            self.fan_out(&group, Some(name), FrameType::Msg, &payload);
+        }
+        let run = CustodyRun { first: sequence, count: 1, status: CustodyStatus::Stored };
+        self.answer(name, &AckDown { custody: vec![run], ..AckDown::default() });
+    }
+
+    fn fan_out(&mut self, group: &GroupId, but: Option<&str>, kind: FrameType, payload: &Bytes) {
+        let names: Vec<_> =
+            self.groups[group].list.iter().map(|entry| self.refs[&entry.sealed_ref].clone()).collect();
+        for name in names {
+            if Some(name.as_str()) != but
+                && let Some(device) = self.devices.get_mut(&name)
+            {
+                let entry = (kind, payload.clone());
+                // A repeat joins the entry that is held.
+                if !device.queue.contains(&entry) {
+                    device.queue.push_back(entry);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, name: &str, sequence: u32, signed: &Signed) {
+        let bundle = Bundle::decode(&signed.body).unwrap();
+        let entry = bundle.entry(&signed.body).unwrap();
+        let group = self.groups.get_mut(&bundle.group).unwrap();
+        let at = usize::try_from(bundle.expect).unwrap();
+        if group.log.get(at) == Some(&entry) {
+            let result = KeyUpdateResult { position: entry.position, refused: Vec::new() };
+            return self.answer(name, &AckDown::with_result(sequence, &result));
+        }
+        if group.head != bundle.expect {
+            let mut problem = Problem::new(Title::Conflict, "");
+            problem.extra.head = Some(group.head);
+            problem.extra.missing = group.log[at..].to_vec();
+            return self.refuse(name, sequence, problem);
+        }
+        let author = group.list.iter().find(|one| one.handle == bundle.author).unwrap();
+        assert!(author.admin || !bundle.change.needs_admin(), "{name} may not do that");
+        group.head += 1;
+        group.log.push(entry.clone());
+        group.infos.push((entry.position, bundle.sealed_group_info.clone()));
+        group.list.extend(bundle.change.add.clone());
+        for welcome in &bundle.welcomes {
+            for handle in &welcome.handles {
+                let place = bundle.change.add.iter().find(|one| one.handle == *handle).unwrap();
+                let invite = GroupInvite {
+                    group: bundle.group,
+                    hub: domain(),
+                    position: entry.position,
+                    handle: *handle,
+                    sealed_ref: place.sealed_ref,
+                    welcome: welcome.welcome.clone(),
+                    message: entry.message,
+                };
+                let to = self.refs[&place.sealed_ref].clone();
+                if let Some(device) = self.devices.get_mut(&to) {
+                    device.queue.push_back((FrameType::GroupInvite, invite.encode().into()));
+                }
+            }
+        }
+        let payload = Bytes::from(entry.encode());
+        self.fan_out(&bundle.group, Some(name), FrameType::KeyUpdate, &payload);
+        let group = self.groups.get_mut(&bundle.group).unwrap();
+        group.list.retain(|one| !bundle.change.remove.contains(&one.handle));
+        for change in &bundle.change.admins {
+            for one in group.list.iter_mut().filter(|one| one.handle == change.handle) {
+                one.admin = change.admin;
+            }
+        }
+        let result = KeyUpdateResult { position: entry.position, refused: Vec::new() };
+        self.answer(name, &AckDown::with_result(sequence, &result));
+    }
+
+    fn reference(&mut self, name: &str) -> SealedRef {
+        let sealed_ref = SealedRef::new(random_bytes());
+        self.refs.insert(sealed_ref, name.to_owned());
+        sealed_ref
+    }
+
+    fn packages(&mut self, name: &str, sequence: u32, operation: KeyPackage) {
+        let device = self.devices.get_mut(name).unwrap();
+        let answer = match operation {
+            KeyPackage::Publish { packages } => {
+                for one in packages {
+                    if one.last_resort {
+                        device.last_resort = Some(one.package);
+                    } else {
+                        device.packages.push(one.package);
+                    }
+                }
+                AckDown::done(sequence)
+            }
+            KeyPackage::Count => {
+                let single_use = device.packages.len() as u64;
+                let last_resort = u64::from(device.last_resort.is_some());
+                AckDown::with_result(sequence, &PackageCount { single_use, last_resort })
+            }
+            KeyPackage::Claim(claim) => {
+                let known = self.claims.get(&claim.id).cloned();
+                let result = known.unwrap_or_else(|| self.claim(name, &claim.account));
+                self.claims.insert(claim.id, result.clone());
+                AckDown::with_result(sequence, &result)
+            }
+            KeyPackage::Capabilities { .. } => AckDown::done(sequence),
+            KeyPackage::OwnReference { .. } => {
+                AckDown::with_result(sequence, &self.reference(name))
+            }
+        };
+        self.answer(name, &answer);
+    }
+
+    fn claim(&mut self, claimer: &str, account: &AccountId) -> ClaimResult {
+        let list = List::verify(&self.lists[account]).unwrap();
+        let mut out = Vec::new();
+        for certificate in list.certificates() {
+            let found = self.devices.iter().find(|(_, device)| {
+                device.core.account.device == *certificate.device()
+            });
+            let Some(name) = found.map(|(name, _)| name.clone()).filter(|name| name != claimer)
+            else {
+                continue;
+            };
+            let device = self.devices.get_mut(&name).unwrap();
+            let package = device.packages.pop().or_else(|| device.last_resort.clone());
+            let Some(package) = package else { continue };
+            let sealed_ref = self.reference(&name);
+            let device = certificate.device().clone();
+            out.push(ClaimedPackage { device, package, sealed_ref, last_resort: false });
+        }
+        ClaimResult(out)
+    }
+
+    fn directory(&mut self, name: &str, sequence: u32, operation: Directory) {
+        match operation {
+            Directory::Put { list } => {
+                let verified = List::verify(&list).unwrap();
+                let gone: Vec<_> = self
+                    .devices
+                    .iter()
+                    .filter(|(_, device)| device.core.account.key == Some(*verified.account()))
+                    .filter(|(_, one)| verified.certificate(&one.core.account.device).is_none())
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                self.lists.insert(verified.account_id(), list);
+                for name in gone {
+                    self.disconnect(&name);
+                    self.devices.get_mut(&name).unwrap().queue.clear();
+                }
+                self.answer(name, &AckDown::done(sequence));
+            }
+            Directory::Get { account, .. } => {
+                let list = self.lists[&account].clone();
+                let result = DirectoryResult { list, ledger_proof: None };
+                self.answer(name, &AckDown::with_result(sequence, &result));
+            }
+        }
+    }
+
+    fn fetch(&mut self, name: &str, sequence: u32, fetch: &Fetch) {
+        let group = &self.groups[&fetch.group];
+        let mut result = FetchResult { head: group.head, first_kept: 1, ..FetchResult::default() };
+        if fetch.want.entries {
+            let from = usize::try_from(fetch.from.max(1)).unwrap() - 1;
+            result.entries = group.log.get(from..).unwrap_or_default().to_vec();
+        }
+        if fetch.want.group_info {
+            let infos = group.infos.iter().rev().take(16);
+            let kept = infos.map(|(position, sealed)| KeptGroupInfo {
+                position: *position,
+                sealed: sealed.clone(),
+            });
+            result.group_infos = kept.collect();
+        }
+        self.answer(name, &AckDown::with_result(sequence, &result));
+    }
+}
+
+/// What tests do and look at.
+impl World {
+    pub(super) fn ask<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> T {
+        let mut answer = self.ask_later(name, command);
+        answer.try_recv().unwrap().unwrap()
+    }
+
+    pub(super) fn ask_later<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> oneshot::Receiver<Result<T, ClientError>> {
+        let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        self.step(name, |core| core.on_command(command));
+        answer
+    }
+
+    pub(super) fn contact_link(&mut self, name: &str) -> String {
+        self.ask(name, Command::Me).contact_link
+    }
+
+    pub(super) fn add_contact(&mut self, name: &str, link: &str, petname: &str) {
+        let (link, petname) = (link.to_owned(), petname.to_owned());
+        self.ask(name, |reply| Command::AddContact { link, petname, reply });
+    }
+
+    pub(super) fn send(&mut self, name: &str, to: &str, text: &str) {
+        let (to, text) = (to.to_owned(), text.to_owned());
+        self.ask(name, |reply| Command::Send { to, text, reply });
+    }
+
+    /// Writes `first` and accepts it.
+    pub(super) fn talk(&mut self, from: &str, to: &str) {
+        self.send(from, to, "first");
+        self.settle();
+        let request = self.ask(to, Command::Requests).pop().unwrap().from.as_str().to_owned();
+        let decision = Decision::Accept { petname: from.to_owned() };
+        self.ask(to, |reply| Command::Decide { request, decision, reply });
+        self.settle();
+    }
+
+    pub(super) fn link(&mut self, first: &str, new: &str) {
+        let mut account = new_device();
+        let code = account.request().code();
+        let mut answer = self.ask_later(first, |reply| Command::LinkDevice { code, reply });
+        self.settle_reading(first);
+        let answer = Answer::parse(&answer.try_recv().unwrap().unwrap()).unwrap();
+        let list = List::verify(&answer.list).unwrap();
+        account.key = Some(*list.account());
+        account.list_version = list.version();
+        account.list = Some(answer.list.encode());
+        self.start(new, account);
+    }
+
+    fn settle_reading(&mut self, name: &str) {
+        while self.read(name) || self.deliver(name) {}
+    }
+
+    pub(super) fn events(&self, name: &str) -> &[Event] {
+        &self.devices[name].events
+    }
+
+    fn shown(&self, name: &str, own: bool) -> Vec<String> {
+        let shown = self.events(name).iter().filter_map(|event| match event {
+            Event::Message(message) if message.own == own => Some(message.text.clone()),
+            _ => None,
+        });
+        shown.collect()
+    }
+
+    /// Texts of others, as the application was told.
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        self.shown(name, false)
+    }
+
+    pub(super) fn own_texts(&self, name: &str) -> Vec<String> {
+        self.shown(name, true)
+    }
+
+    pub(super) fn tick_of(&mut self, name: &str, to: &str, text: &str) -> Tick {
+        let name_of = to.to_owned();
+        let history = self.ask(name, |reply| Command::History {
+            name: name_of,
+            after: 0,
+            limit: 1000,
+            reply,
+        });
+        history.iter().find(|message| message.text == text).unwrap().tick
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(super) fn outbox(&mut self, name: &str) -> usize {
+        self.ask(name, Command::Status).outbox
+    }
+
+    pub(super) fn queued(&self, name: &str) -> usize {
+        self.devices[name].queue.len()
+    }
+
+    pub(super) fn sent_by(&self, name: &str) -> Vec<Bytes> {
+        self.devices[name].messages.clone()
+    }
+
+    pub(super) fn device_id(&self, name: &str) -> String {
+        self.devices[name].core.account.device.as_str().to_owned()
+    }
+
+    pub(super) fn lose_answers(&mut self, name: &str, lose: bool) {
+        self.devices.get_mut(name).unwrap().lose_answers = lose;
+    }
+
+    pub(super) fn ignore_acks(&mut self, name: &str, ignore: bool) {
+        self.devices.get_mut(name).unwrap().ignore_acks = ignore;
+    }
+
+    pub(super) fn refuse_next_message(&mut self, name: &str, title: Title) {
+        self.devices.get_mut(name).unwrap().refuse = Some(title);
+    }
+
+    pub(super) fn drop_next_message(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().drop_next = true;
+    }
+
+    /// Holds commits back, so that several are made for one position; then lets them go.
+    pub(super) fn hold_commits(&mut self, hold: bool) {
+        if hold {
+            self.held = Some(VecDeque::new());
+        } else {
+            for (name, sequence, bundle) in self.held.take().unwrap_or_default() {
+                self.commit(&name, sequence, &bundle);
+            }
+        }
+    }
+}
