@@ -44,11 +44,14 @@ class TlsSocket:
         self.alpn = self.tls.selected_alpn_protocol()
         self.tls.setblocking(False)
         self.lock = threading.Lock()
+        self.closed = False
 
     def recv(self, deadline):
         """Bytes; b"" at the end of the stream. TimeoutError at the deadline."""
         while True:
             with self.lock:
+                if self.closed:
+                    return b""
                 try:
                     return self.tls.recv(65_536)
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -67,6 +70,8 @@ class TlsSocket:
         view = memoryview(raw)
         while view:
             with self.lock:
+                if self.closed:
+                    raise Closed
                 try:
                     view = view[self.tls.send(view) :]
                     continue
@@ -80,10 +85,16 @@ class TlsSocket:
                 raise Closed from error
 
     def close(self):
-        try:
+        # The lock and the flag keep a reading thread off the number that the next socket will get.
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            try:
+                self.tls.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
             self.tls.close()
-        except OSError:
-            pass
 
 
 class Http2:

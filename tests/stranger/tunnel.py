@@ -30,7 +30,7 @@ class Initiator:
     def hello(self, identification, versions=(2,)):
         payload = identification if self.pattern == "IK" else b""
         message = {
-            "version": max(versions),
+            "version": 2 if 2 in versions else max(versions),
             "supported_versions": list(versions),
             "pattern": self.pattern,
             "key": self.server_key.hex()[:16],
