@@ -104,9 +104,17 @@ impl Chat {
         })
     }
 
-    /// A renewed certificate of this device; groups get it with the next own commit.
-    pub fn renew(&mut self, identity: Identity) {
+    /// Takes a renewed certificate of this device; a group gets it with [`Intent::Update`].
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::Identity`] if it is of another MLS key: the leaves in the groups have the old one.
+    pub fn renew(&mut self, identity: Identity) -> Result<(), ChatError> {
+        if identity.public != self.identity.public {
+            return Err(ChatError::Identity("it names another MLS key"));
+        }
         self.identity = identity;
+        Ok(())
     }
 
     /// The rows to write in the caller's next transaction. Calling it changes nothing.

@@ -26,7 +26,7 @@ pub enum Applied {
     Advanced(Box<Advance>),
     /// All members skip it: it used up its position and changed nothing. Report an empty tag.
     Skipped(Invalid),
-    /// The position was handled before.
+    /// There is nothing to do: the position was handled before, or this device is not a member.
     Known,
     /// Entries before it are missing: FETCH from this position, and apply it again after them.
     Gap(u64),
@@ -92,8 +92,7 @@ impl Chat {
             return self.attempt(&group, |chat| chat.merge_own(record, entry.position));
         }
         match record.state {
-            State::Joining => return Err(ChatError::NotMember),
-            State::Removed | State::Closed => return Ok(Applied::Known),
+            State::Joining | State::Removed | State::Closed => return Ok(Applied::Known),
             State::Member => {}
         }
         if entry.position <= record.position {

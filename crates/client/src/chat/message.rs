@@ -132,8 +132,10 @@ impl Chat {
                 "not an application message under this header",
             ));
         };
-        let Ok(mut mls) = self.take(group) else {
-            return Ok(Received::Later);
+        let mut mls = match self.take(group) {
+            Ok(mls) => mls,
+            Err(ChatError::NotMember) => return Ok(Received::Later),
+            Err(error) => return Err(error),
         };
         let received = self.open_with(&mut mls, msg, message);
         self.put_back(*group, mls);

@@ -5,7 +5,7 @@ use commucat_crypto::secret::Secret;
 use commucat_proto::id::Handle;
 use commucat_proto::time::Timestamp;
 use openmls::prelude::{
-    KeyPackage, KeyPackageIn, MlsMessageBodyIn, MlsMessageOut, ProtocolVersion,
+    KeyPackage, KeyPackageIn, KeyPackageRef, MlsMessageBodyIn, MlsMessageOut, ProtocolVersion,
 };
 use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
@@ -39,7 +39,7 @@ pub struct OwnPackage {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Published {
     /// The package's MLS reference.
-    pub(super) reference: Vec<u8>,
+    pub(super) reference: KeyPackageRef,
     pub(super) handle: Seed,
     pub(super) usage: Use,
     /// When nobody is given it any more, unix ms.
@@ -94,7 +94,7 @@ impl Chat {
             .hash_ref(self.provider.crypto())
             .map_err(ChatError::mls("key package reference"))?;
         let published = Published {
-            reference: reference.as_slice().to_vec(),
+            reference,
             handle: Seed(seed),
             usage,
             not_after: not_after.as_millis(),
@@ -129,22 +129,11 @@ impl Chat {
         Ok(forgotten)
     }
 
-    pub(super) fn forget_package(&self, published: &Published) -> Result<(), ChatError> {
+    fn forget_package(&self, published: &Published) -> Result<(), ChatError> {
         let store = self.provider.store();
-        let reference: openmls::prelude::KeyPackageRef =
-            tls_codec::DeserializeBytes::tls_deserialize_exact_bytes(&prefixed(
-                &published.reference,
-            ))
-            .map_err(|_| ChatError::Encode("key package reference"))?;
-        store.delete_key_package(&reference)?;
+        store.delete_key_package(&published.reference)?;
         Ok(store.delete(Label::Package, &published.reference)?)
     }
-}
-
-/// A short byte string as TLS writes it: RFC 9420 section 2.1.2, lengths below 64.
-fn prefixed(bytes: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
-    [&[len], bytes].concat()
 }
 
 /// A claimed package, ready to be added: everything that can be known without the group.

@@ -23,6 +23,7 @@ use self::hub::Hub;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const TOMORROW: Timestamp = Timestamp::from_millis(1_800_086_400_000);
 
 fn domain() -> Domain {
     Domain::parse("example.org").unwrap()
@@ -34,7 +35,8 @@ struct Device {
     id: DeviceId,
     chat: Chat,
     disk: BTreeMap<Vec<u8>, Secret32>,
-    identity: Box<dyn Fn() -> Identity>,
+    /// The device's identity until a certain time.
+    certify: Box<dyn Fn(Timestamp) -> Identity>,
 }
 
 type Secret32 = store::Secret;
@@ -42,29 +44,36 @@ type Secret32 = store::Secret;
 impl Device {
     /// Device `number` of the account that grows out of `account`.
     fn new(account: u8, number: u8) -> Self {
-        let owner = AccountSecret::from_seed(&Secret::new([account; 32]));
         let seed = [[account; 16], [number; 16]].concat();
-        let mls_seed = Secret::<32>::from_slice(&seed).unwrap();
+        let owner = AccountSecret::from_seed(&Secret::new([account; 32]));
         let noise_key = NoiseKey::new(*blake3::hash(&seed).as_bytes());
+        let mls_seed = Secret::<32>::from_slice(&seed).unwrap();
         let keys = DeviceKeys {
             device: DeviceId::of_key(&noise_key),
             noise_key,
             mls_key: Bytes::copy_from_slice(&keys::public(&mls_seed)),
         };
-        let validity = Validity {
-            not_before: Timestamp::ZERO,
-            not_after: NOW.saturating_add(std::time::Duration::from_secs(86_400)),
+        let (account, id) = (owner.key(), keys.device.clone());
+        let certify = move |not_after| {
+            let validity = Validity {
+                not_before: Timestamp::ZERO,
+                not_after,
+            };
+            let certificate = owner.certify(&keys, validity).encode();
+            Identity::new(certificate.into(), &mls_seed).unwrap()
         };
-        let certificate = Bytes::from(owner.certify(&keys, validity).encode());
-        let identity = move || Identity::new(certificate.clone(), &mls_seed).unwrap();
-        let chat = Chat::load(identity(), []).unwrap();
+        let chat = Chat::load(certify(TOMORROW), []).unwrap();
         Self {
-            account: owner.key(),
-            id: keys.device,
+            account,
+            id,
             chat,
             disk: BTreeMap::new(),
-            identity: Box::new(identity),
+            certify: Box::new(certify),
         }
+    }
+
+    fn identity(&self) -> Identity {
+        (self.certify)(TOMORROW)
     }
 
     /// Writes what changed.
@@ -82,7 +91,7 @@ impl Device {
     /// Starts again from the disk, as after a crash.
     fn reload(&mut self) {
         let rows: Vec<_> = self.disk.clone().into_iter().collect();
-        self.chat = Chat::load((self.identity)(), rows).unwrap();
+        self.chat = Chat::load(self.identity(), rows).unwrap();
     }
 
     fn claimed(&mut self, suite: Suite) -> Claimed {

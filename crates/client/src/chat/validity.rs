@@ -62,7 +62,8 @@ pub enum Invalid {
     /// Joining by link is off, or the join key did not sign.
     #[error("joining by link is not allowed like this")]
     Join,
-    /// It claims to be ours, and we made no such commit.
+    /// It claims to be ours, and we made no such commit. If the hub is right, this device's state is
+    /// older than what it has sent: compare, and rejoin.
     #[error("it claims to be of this device, which does not know it")]
     NotOurs,
 }

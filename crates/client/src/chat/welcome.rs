@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::id::GroupId;
-use openmls::group::{MlsGroup, ProcessedWelcome};
+use openmls::group::{JoinBuilder, MlsGroup, ProcessedWelcome};
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::{MlsMessageBodyIn, RatchetTreeIn, Welcome};
 
@@ -49,7 +49,7 @@ impl Chat {
         }
         let result = self.attempt(&group, |chat| chat.join_group(invite, infos, old));
         match result {
-            Err(ChatError::Encode(NEEDS_TREE)) => Ok(Joined::NeedsGroupInfo),
+            Err(ChatError::NoGroupInfo) => Ok(Joined::NeedsGroupInfo),
             other => other.map(|()| Joined::Member),
         }
     }
@@ -79,8 +79,12 @@ impl Chat {
                 stale.delete(self.provider.store())?;
             }
         }
-        let mls = processed
-            .into_staged_welcome(&self.provider, tree)
+        let mut builder = JoinBuilder::new(&self.provider, processed).skip_lifetime_validation();
+        if let Some(tree) = tree {
+            builder = builder.with_ratchet_tree(tree);
+        }
+        let mls = builder
+            .build()
             .and_then(|staged| staged.into_group(&self.provider))
             .map_err(ChatError::mls("welcome"))?;
         trusted(&mls)?;
@@ -151,9 +155,6 @@ impl Chat {
     }
 }
 
-/// Marks the one failure that is an answer.
-const NEEDS_TREE: &str = "tree outside the welcome";
-
 /// The tree in the sealed GroupInfo of the commit that the Welcome belongs to.
 fn outside_tree(
     invite: &GroupInvite,
@@ -171,7 +172,7 @@ fn outside_tree(
         })
         .filter(|info| info.group_context() == welcome.group_context())
         .find_map(|info| Some(info.extensions().ratchet_tree()?.ratchet_tree().clone()))
-        .ok_or(ChatError::Encode(NEEDS_TREE))
+        .ok_or(ChatError::NoGroupInfo)
 }
 
 /// That everyone in a tree that somebody else built is certified, and the context is readable.

@@ -113,7 +113,7 @@ fn fresh_key(context: &mut Context) {
 fn package(device: &mut Device, lifetime: Lifetime) -> (KeyPackage, FanoutEntry) {
     let seed = Secret::<32>::random();
     let handle = Handle::new(keys::public(&seed));
-    let identity = (device.identity)();
+    let identity = device.identity();
     let bundle = KeyPackage::builder()
         .key_package_lifetime(lifetime)
         .leaf_node_capabilities(profile::capabilities())
@@ -226,7 +226,7 @@ fn a_member_that_makes_itself_an_owner_is_skipped() {
     let account = world.devices[2].account;
     let handle = world.view(2).handle;
     let extensions = context(&mut world, |context| {
-        context.roles.set(account, Role::Owner)
+        context.roles.set(account, Role::Owner);
     });
 
     let admins = vec![AdminChange {
@@ -388,8 +388,8 @@ fn a_leaf_that_takes_the_name_of_another_device_is_skipped() {
     });
     assert_skipped(&mut world, 2, Invalid::Leaf);
 
-    let mut credential = (world.devices[3].identity)().credential();
-    credential.signature_key = (world.devices[2].identity)().credential().signature_key;
+    let mut credential = world.devices[3].identity().credential();
+    credential.signature_key = world.devices[2].identity().credential().signature_key;
     let leaf = LeafNodeParameters::builder()
         .with_credential_with_key(credential)
         .build();

@@ -6,8 +6,7 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::Handle;
 
 use super::*;
-use crate::chat::provider::Provider;
-use crate::chat::record::{Record, State};
+use crate::chat::record::State;
 
 /// A group of an owner and two members that lets people in by link, and somebody outside who
 /// knows the group key.

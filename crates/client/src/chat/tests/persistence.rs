@@ -130,7 +130,7 @@ fn missing_rows_are_noticed() {
     rows.remove(first_of_many);
 
     assert_eq!(
-        Chat::load((device.identity)(), rows).err(),
+        Chat::load(device.identity(), rows).err(),
         Some(StoreError::Incomplete)
     );
 }
@@ -184,4 +184,19 @@ fn a_forgotten_group_leaves_no_rows() {
     device.commit();
 
     assert!(device.disk.is_empty(), "{} rows", device.disk.len());
+}
+
+#[test]
+fn a_renewed_certificate_reaches_the_group_with_the_next_update() {
+    let mut world = World::new(Suite::Classical, 2);
+    let stranger = Device::new(9, 1);
+    let refused = world.devices[0].chat.renew(stranger.identity());
+    assert!(matches!(refused, Err(ChatError::Identity(_))));
+
+    let renewed = (world.devices[0].certify)(Timestamp::from_millis(1_900_000_000_000));
+    world.devices[0].chat.renew(renewed).unwrap();
+    world.change(0, Intent::Update);
+
+    world.assert_agreement();
+    world.assert_reachable(0);
 }

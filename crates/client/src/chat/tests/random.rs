@@ -19,9 +19,7 @@ impl Dice {
 
 #[test]
 fn a_thousand_random_steps_leave_no_two_members_in_different_epochs() {
-    for seed in [1, 0x9e37_79b9_7f4a_7c15] {
-        history(seed, 500);
-    }
+    history(0x9e37_79b9_7f4a_7c15, 1_000);
 }
 
 fn history(seed: u64, steps: usize) {
@@ -65,15 +63,15 @@ fn history(seed: u64, steps: usize) {
     }
     world.settle();
     world.assert_agreement();
-    let view = world.view(0);
-    assert!(view.epoch > 100, "a dull history of {} epochs", view.epoch);
-    assert!(
-        world.hub.head() > view.epoch + 10,
-        "nothing was ever skipped"
-    );
     let by = (0..world.devices.len())
         .find(|index| member(&mut world, *index))
         .unwrap();
+    let view = world.view(by);
+    assert!(view.epoch > 100, "a dull history of {} epochs", view.epoch);
+    assert!(
+        world.hub.head() > view.epoch + 20,
+        "hardly anything was skipped"
+    );
     world.assert_reachable(by);
 }
 
