@@ -1,0 +1,155 @@
+//! The operator's door: `commucat-cli` asks over a socket in the data directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use commucat_admin::{Connection, Executor, Listener, Live, Site};
+use commucat_config::Config;
+use commucat_crypto::keyring::KeyringError;
+use commucat_ledger::Ledger;
+use commucat_storage::{Device, Store};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accounts::Accounts;
+use crate::api::{Public, describe};
+use crate::chain::chain;
+use crate::clock;
+use crate::keys::Keys;
+
+/// Connections at once; another one waits.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Pause after an accept that failed, for want of file handles mostly.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the door needs.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) store: Store,
+    pub(crate) ledger: Ledger,
+    pub(crate) accounts: Accounts,
+    pub(crate) keys: Keys,
+    pub(crate) public: Public,
+}
+
+/// What a running server has in memory.
+struct Running {
+    config: Arc<Config>,
+    accounts: Accounts,
+    keys: Keys,
+    public: Public,
+}
+
+impl Live for Running {
+    fn device_revoked(&self, device: &Device) {
+        self.accounts.revoked(&device.queue);
+    }
+
+    fn keys_changed(&self) -> Result<(), KeyringError> {
+        self.keys.reload()?;
+        let known = describe(&self.config, self.keys.statement(), self.keys.chain());
+        self.public.announce(&known);
+        Ok(())
+    }
+}
+
+/// Answers the operator until `stop`. Without its socket the server goes on: only `commucat-cli`
+/// needs it.
+pub(crate) async fn run(parts: Parts, stop: CancellationToken) {
+    let listener = match Listener::bind(&parts.config.server.data) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "commucat-cli cannot reach this server");
+            return;
+        }
+    };
+    let executor = Arc::new(executor(parts));
+    let (places, tracker) = (
+        Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        TaskTracker::new(),
+    );
+    loop {
+        // Never closed, so that there is always a place to come.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(connection) => {
+                let (executor, stop) = (Arc::clone(&executor), stop.clone());
+                tracker.spawn(async move {
+                    serve(connection, &executor, &stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an operator's connection was not accepted");
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
+fn executor(parts: Parts) -> Executor<Running> {
+    let Parts {
+        config,
+        store,
+        ledger,
+        accounts,
+        keys,
+        public,
+    } = parts;
+    let site = Site {
+        domain: config.server.domain.clone(),
+        endpoint: config.endpoint(),
+        keys: config.keys_path(),
+        store,
+        ledger,
+    };
+    Executor::new(
+        site,
+        Running {
+            config,
+            accounts,
+            keys,
+            public,
+        },
+    )
+}
+
+async fn serve(mut connection: Connection, executor: &Executor<Running>, stop: &CancellationToken) {
+    loop {
+        let received = tokio::select! {
+            () = stop.cancelled() => return,
+            received = connection.receive() => received,
+        };
+        let request = match received {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "an operator's connection ended");
+                return;
+            }
+        };
+        // The ledger may keep a change waiting for as long as it fails; ending goes first.
+        let response = tokio::select! {
+            () = stop.cancelled() => return,
+            response = executor.execute(request, clock::now()) => response,
+        };
+        if let Err(error) = connection.answer(&response).await {
+            tracing::debug!(error = %chain(&error), "an operator did not wait for the answer");
+            return;
+        }
+    }
+}
