@@ -109,13 +109,10 @@ impl Accounts {
         }
     }
 
-    /// An operator revoked a device: its queue ends.
-    pub(crate) async fn revoked(
-        &self,
-        account: &AccountId,
-        change: &ListChange,
-    ) -> Result<(), Problem> {
-        self.follow(account, change, None).await
+    /// The operator revoked the device of `queue`: its session ends. The store and the ledger know.
+    pub(crate) fn revoked(&self, queue: &QueueId) {
+        self.0.router.mailboxes().revoke(queue);
+        self.0.router.forget_places();
     }
 
     /// What follows from a changed list: revoked queues end, the ledger hears of it.
@@ -123,45 +120,40 @@ impl Accounts {
         &self,
         account: &AccountId,
         change: &ListChange,
-        list: Option<(u64, Hash)>,
+        list: (u64, Hash),
     ) -> Result<(), Problem> {
         for (_, queue) in &change.removed {
-            self.0.router.mailboxes().revoke(queue);
-        }
-        if !change.removed.is_empty() {
-            self.0.router.forget_places();
+            self.revoked(queue);
         }
         let mark = AccountMark::of(account);
-        if let Some((version, list)) = list {
-            for device in &change.added {
-                let device = DeviceMark::of(account, device);
-                self.record(Change::DeviceRegistered {
-                    account: mark,
-                    device,
-                    version,
-                    list,
-                })
-                .await?;
-            }
-            if change.deleted {
-                self.record(Change::AccountDeleted {
-                    account: mark,
-                    version,
-                    list,
-                })
-                .await?;
-            } else {
-                self.record(Change::ListChanged {
-                    account: mark,
-                    version,
-                    list,
-                })
-                .await?;
-            }
+        let (version, list) = list;
+        for device in &change.added {
+            let device = DeviceMark::of(account, device);
+            self.record(Change::DeviceRegistered {
+                account: mark,
+                device,
+                version,
+                list,
+            })
+            .await?;
+        }
+        if change.deleted {
+            self.record(Change::AccountDeleted {
+                account: mark,
+                version,
+                list,
+            })
+            .await?;
+        } else {
+            self.record(Change::ListChanged {
+                account: mark,
+                version,
+                list,
+            })
+            .await?;
         }
         for (device, _) in &change.removed {
-            let device = DeviceMark::of(account, device);
-            let version = list.map(|(version, _)| version);
+            let (device, version) = (DeviceMark::of(account, device), Some(version));
             self.record(Change::DeviceRevoked {
                 account: mark,
                 device,

@@ -1,6 +1,7 @@
 //! The CommuCat server: a shell (listeners, TLS, HTTP) around an engine (sessions, queues, groups).
 
 mod accounts;
+mod admin;
 pub mod api;
 pub mod args;
 pub mod carrier;

@@ -27,7 +27,7 @@ use crate::reload::Reloader;
 use crate::shutdown::Ending;
 use crate::tls::Identity;
 use crate::tls::certificate::{self, CertificateError};
-use crate::{clock, http, welcome};
+use crate::{admin, clock, http, welcome};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
     });
     let gauge = Gauge {
         engine: Arc::clone(&engine),
-        ledger,
+        ledger: ledger.clone(),
         store: store.clone(),
         seen: Mutex::default(),
     };
@@ -128,6 +128,14 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         limits: config.limits.clone(),
         gate: Gate::new(&config.limits, config.server.trusted_proxies.clone()),
     });
+    let admin = admin::Parts {
+        config: Arc::clone(&config),
+        store: store.clone(),
+        ledger,
+        accounts: engine.accounts().clone(),
+        keys: keys.clone(),
+        public: public.clone(),
+    };
     let reloader = Reloader {
         config: Arc::clone(&config),
         identity,
@@ -142,12 +150,18 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         metrics,
         grace: config.server.shutdown_grace,
     };
-    serve(&config, first, reloader, ending);
+    serve(&config, first, (reloader, admin), ending);
     Ok(())
 }
 
 /// Hands everything to Pingora, which returns when the process should end.
-fn serve(config: &Arc<Config>, first: welcome::Welcome, reloader: Reloader, ending: Ending) {
+fn serve(
+    config: &Arc<Config>,
+    first: welcome::Welcome,
+    beside: (Reloader, admin::Parts),
+    ending: Ending,
+) {
+    let (reloader, admin) = beside;
     let threads = threads(config);
     let (shell, engine) = (Arc::clone(&ending.shell), Arc::clone(&ending.engine));
     let runtime = Arc::new(OnceLock::new());
@@ -156,6 +170,7 @@ fn serve(config: &Arc<Config>, first: welcome::Welcome, reloader: Reloader, endi
     let on_start = Box::new(move || {
         let handle = tokio::runtime::Handle::current();
         engine.start();
+        handle.spawn(admin::run(admin, stop.clone()));
         handle.spawn(reloader.run(stop));
         handle.spawn(first.announce(metrics));
         // Set once: a service starts once.

@@ -160,7 +160,7 @@ impl Accounts {
         change: &ListChange,
     ) -> Result<(), Problem> {
         let named = (list.version(), Hash::new(list.hash()));
-        self.follow(&list.account_id(), change, Some(named)).await
+        self.follow(&list.account_id(), change, named).await
     }
 }
 
