@@ -1,1 +1,6 @@
 //! Real servers, clients, faults and checkers for CommuCat's tests.
+//!
+//! [`server`] runs `commucat-server` as a process, [`people`] makes accounts and devices by the
+//! client SDK, [`history`] notes what every device saw and [`checker`] judges it.
+
+pub mod server;
