@@ -39,7 +39,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         if self.frames.observe(new) {
             Poll::Ready(Ok(()))
         } else {
-            Poll::Ready(Err(io::Error::other(ControlFlood)))
+            Poll::Ready(Err(io::Error::new(FLOOD, "too many control frames")))
         }
     }
 }
@@ -75,17 +75,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-/// Why the stream ended; found again as the source of h2's error.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("too many control frames")]
-pub(super) struct ControlFlood;
+/// The kind of the error that ends a flood. h2 keeps the kind only; no socket gives this one.
+const FLOOD: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 
-/// Whether `error` is a [`ControlFlood`].
+/// Whether a connection ended by too many control frames.
 pub(super) fn is_flood(error: &h2::Error) -> bool {
-    error
-        .get_io()
-        .and_then(io::Error::get_ref)
-        .is_some_and(|inner| inner.is::<ControlFlood>())
+    error.get_io().is_some_and(|inner| inner.kind() == FLOOD)
 }
 
 /// Bytes of the client's connection preface.

@@ -1,0 +1,8 @@
+//! The server as its clients meet it: TLS, HTTP/2, HTTP/1.1, WebSockets, and the process itself.
+
+mod harness;
+mod http1;
+mod http2;
+mod process;
+mod rest;
+mod tls;

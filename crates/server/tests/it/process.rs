@@ -1,0 +1,231 @@
+//! The binary: how it starts, what it says, how it ends.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn server(place: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_commucat-server"));
+    command
+        .current_dir(place)
+        .env_clear()
+        .args(["--listen", "127.0.0.1:0"]);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A running server; killed when dropped.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    /// What it printed until it was ready.
+    greeting: String,
+    _out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut greeting = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(
+                out.read_line(&mut line).unwrap() > 0,
+                "it ended: {greeting}"
+            );
+            greeting.push_str(&line);
+            if let Some(ready) = line.strip_prefix("ready ") {
+                let address = ready.split_whitespace().nth(2).unwrap().parse().unwrap();
+                return Self {
+                    child,
+                    address,
+                    greeting,
+                    _out: out,
+                };
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_taken_port_ends_the_process_with_its_address() {
+    let place = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+
+    let output = run(server(place.path()).args(["--listen", &address]));
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error(&output).starts_with(&format!("Error: cannot listen on {address}\n")));
+}
+
+#[test]
+fn an_unknown_key_ends_the_process_with_the_nearest_one() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("commucat.toml"), "[limits]\nunaked = 5\n").unwrap();
+
+    let output = run(&mut server(place.path()));
+
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(
+        error(&output),
+        "Error: commucat.toml:2: unknown key `limits.unaked`; did you mean `limits.unacked`?\n"
+    );
+}
+
+#[test]
+fn wrong_use_and_help_have_their_exit_codes() {
+    let place = tempfile::tempdir().unwrap();
+
+    let wrong = run(server(place.path()).arg("--nonsense"));
+    let help = run(server(place.path()).arg("--help"));
+
+    assert_eq!(wrong.status.code(), Some(64));
+    assert_eq!(help.status.code(), Some(0));
+    assert!(
+        String::from_utf8(help.stdout)
+            .unwrap()
+            .contains("commucat join")
+    );
+}
+
+#[test]
+fn the_first_start_makes_private_files_and_shows_one_invite() {
+    let place = tempfile::tempdir().unwrap();
+
+    let first = Running::start(&mut server(place.path()));
+    let greeting = first.greeting.clone();
+    drop(first);
+    let second = Running::start(&mut server(place.path()));
+
+    assert!(
+        greeting.contains("commucat join 'commucat://localhost:"),
+        "{greeting}"
+    );
+    assert!(
+        !second.greeting.contains("commucat join"),
+        "{}",
+        second.greeting
+    );
+    for (path, mode) in [
+        ("commucat-data", 0o700),
+        ("commucat-data/keys/keyring.json", 0o600),
+        ("commucat-data/tls/key.pem", 0o600),
+        ("commucat-data/store.sqlite3", 0o600),
+    ] {
+        let found = fs::metadata(place.path().join(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777;
+        assert_eq!(found, mode, "{path}");
+    }
+}
+
+#[test]
+fn sigterm_ends_the_process_within_its_grace() {
+    let place = tempfile::tempdir().unwrap();
+    let mut running =
+        Running::start(server(place.path()).args(["--set", "server.shutdown_grace=1s"]));
+    // A connection that will not end by itself.
+    let _held = TcpStream::connect(running.address).unwrap();
+
+    let begun = Instant::now();
+    running.signal("TERM");
+    let status = running.child.wait().unwrap();
+
+    assert_eq!(status.code(), Some(0));
+    // The grace, closing the store, and a busy machine.
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn without_connections_sigterm_ends_the_process_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    let mut running =
+        Running::start(server(place.path()).args(["--set", "server.shutdown_grace=5m"]));
+
+    running.signal("TERM");
+
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_server_on_the_same_data_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let _first = Running::start(&mut server(place.path()));
+
+    let second = run(server(place.path()).args(["--set", "storage.lock_wait=0s"]));
+
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        error(&second).contains("another process has the store open"),
+        "{}",
+        error(&second)
+    );
+}
+
+#[test]
+fn check_names_what_is_wrong_and_changes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    drop(Running::start(&mut server(place.path())));
+
+    let good = run(server(place.path()).arg("--check"));
+    let bad = run(server(place.path()).args(["--check", "--set", "server.endpoint=other.example"]));
+    let fresh = tempfile::tempdir().unwrap();
+    let empty = run(server(fresh.path()).arg("--check"));
+
+    assert_eq!(
+        good.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&good.stdout)
+    );
+    let text = String::from_utf8(bad.stdout).unwrap();
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(
+        text.contains("wrong  certificate does not name other.example\n"),
+        "{text}"
+    );
+    assert_eq!(empty.status.code(), Some(0));
+    assert_eq!(fs::read_dir(fresh.path()).unwrap().count(), 0);
+}
