@@ -1,5 +1,7 @@
 //! The configuration as an operator meets it.
 
+#![cfg(test)]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -24,16 +24,16 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 
 /// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends back what it gets, each half for itself; reads only once it is let.
 #[derive(Debug)]
-pub struct Echo {
+pub(crate) struct Echo {
     reads: Notify,
 }
 
 impl Echo {
-    pub fn let_read(&self) {
+    pub(crate) fn let_read(&self) {
         self.reads.notify_one();
     }
 }
@@ -84,26 +84,26 @@ impl Probe for AlwaysReady {
 }
 
 /// A shell that listens on a port of its own.
-pub struct Server {
-    pub address: SocketAddr,
-    pub shell: Arc<Shell<Echo>>,
-    pub engine: Arc<Echo>,
-    pub metrics: Metrics,
-    pub tasks: TaskTracker,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) shell: Arc<Shell<Echo>>,
+    pub(crate) engine: Arc<Echo>,
+    pub(crate) metrics: Metrics,
+    pub(crate) tasks: TaskTracker,
     certificate: CertificateDer<'static>,
     _place: tempfile::TempDir,
 }
 
 impl Server {
     /// Starts one that echoes at once.
-    pub async fn start(flags: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(flags: &[(&str, &str)]) -> Self {
         let server = Self::start_without_reading(flags).await;
         server.engine.let_read();
         server
     }
 
     /// Starts one that reads nothing before [`Echo::let_read`].
-    pub async fn start_without_reading(flags: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_without_reading(flags: &[(&str, &str)]) -> Self {
         let place = tempfile::tempdir().unwrap();
         let data = place.path().to_str().unwrap();
         let mut sources = Sources::default().with_flag("server.data", data);
@@ -153,14 +153,17 @@ impl Server {
     }
 
     /// The certificate that clients trust.
-    pub fn roots(&self) -> RootCertStore {
+    pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         roots
     }
 
     /// What a client needs to trust this server, with the protocol versions given.
-    pub fn client_config(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+    pub(crate) fn client_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -170,14 +173,14 @@ impl Server {
     }
 
     /// Connects with TLS 1.3 and the one ALPN protocol given.
-    pub async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
+    pub(crate) async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
         let mut config = self.client_config(&[&rustls::version::TLS13]);
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         self.connect_with(config).await.unwrap()
     }
 
     /// Connects with the settings given.
-    pub async fn connect_with(
+    pub(crate) async fn connect_with(
         &self,
         config: ClientConfig,
     ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -190,7 +193,7 @@ impl Server {
 }
 
 /// Waits for `future`, and fails the test if it takes too long.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("it takes too long")

@@ -74,9 +74,8 @@ async fn a_mebibyte_may_be_written_before_anything_is_read() {
 async fn websocket(server: &Server) -> WebSocketStream<TlsStream<TcpStream>> {
     let stream = soon(server.connect("http/1.1")).await;
     let url = "wss://localhost/connect";
-    let (socket, answer) = soon(tokio_tungstenite::client_async(url, stream))
-        .await
-        .unwrap();
+    let joining = Box::pin(tokio_tungstenite::client_async(url, stream));
+    let (socket, answer) = soon(joining).await.unwrap();
     assert_eq!(answer.status(), 101);
     socket
 }

@@ -1,5 +1,7 @@
 //! The server as its clients meet it: TLS, HTTP/2, HTTP/1.1, WebSockets, and the process itself.
 
+#![cfg(test)]
+
 mod harness;
 mod http1;
 mod http2;

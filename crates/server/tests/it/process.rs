@@ -31,33 +31,32 @@ struct Running {
     address: SocketAddr,
     /// What it printed until it was ready.
     greeting: String,
-    _out: BufReader<ChildStdout>,
+    /// Kept open, so that the server can go on printing.
+    out: Option<BufReader<ChildStdout>>,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut greeting = String::new();
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut running = Self {
+            child: command.spawn().unwrap(),
+            address: "127.0.0.1:0".parse().unwrap(),
+            greeting: String::new(),
+            out: None,
+        };
+        let mut out = BufReader::new(running.child.stdout.take().unwrap());
         loop {
             let mut line = String::new();
             assert!(
                 out.read_line(&mut line).unwrap() > 0,
-                "it ended: {greeting}"
+                "ended: {}",
+                running.greeting
             );
-            greeting.push_str(&line);
+            running.greeting.push_str(&line);
             if let Some(ready) = line.strip_prefix("ready ") {
-                let address = ready.split_whitespace().nth(2).unwrap().parse().unwrap();
-                return Self {
-                    child,
-                    address,
-                    greeting,
-                    _out: out,
-                };
+                running.address = ready.split_whitespace().nth(2).unwrap().parse().unwrap();
+                running.out = Some(out);
+                return running;
             }
         }
     }
