@@ -202,7 +202,7 @@ impl Core {
             Applied::Skipped(invalid) => {
                 tracing::warn!(%invalid, "an entry of the log is skipped");
                 self.moved(group, position, None);
-                if matches!(invalid, Invalid::Epoch) {
+                if matches!(invalid, Invalid::Epoch | Invalid::Mls | Invalid::NotOurs) {
                     // Its author is elsewhere, or this device is: the newest GroupInfo tells.
                     self.fetch_infos(group, Purpose::Compare(*group))?;
                 }
