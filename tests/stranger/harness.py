@@ -91,7 +91,7 @@ class Server:
         deadline = time.monotonic() + 10
         while True:
             text = self.log.read_text()
-            if match := re.search(r"commucat://\S+", text):
+            if match := re.search(r"commucat://[^\s']+", text):
                 return match.group()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no invite link was printed:\n{text}")
@@ -136,6 +136,10 @@ class Server:
         return self.connect(session.device, pattern, **options)
 
 
+# Deletions are batched: what was acknowledged less than this ago may come once more.
+DELETION = 0.15
+
+
 def commit(session, member, expect, **changes):
     """Sends a commit and waits for its result; waits when told to."""
     sequence, body = session.update(member, expect, **changes)
@@ -177,6 +181,7 @@ def make_group(*sessions, admins=0):
         for session in others:
             session.next(), session.next()
             session.ack()
+        time.sleep(DELETION)
         members[0].entry_id = entry_id(body)
     return members
 

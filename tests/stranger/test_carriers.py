@@ -134,6 +134,7 @@ def test_both_directions_flow_at_once(server, carrier):
     for session in (alice, bob):
         for _ in range(20):
             assert session.next().payload.endswith(content)
+            session.ack()
 
 
 def test_many_small_frames_while_nobody_reads_keep_the_connection(server):

@@ -92,7 +92,7 @@ def test_identifiers_are_32_bits(server):
 
 
 def test_varints_that_overflow_are_fatal(server):
-    for raw in (b"\xff" * 11, b"\xff" * 9 + b"\x02", b"\x05\x43" + b"\x80" * 3):
+    for raw in (b"\xff" * 11, b"\xff" * 9 + b"\x02", b"\x05\x43" + b"\x80" * 4):
         session = server.register()
         session.raw(raw)
         error = session.wait_closed()
@@ -126,7 +126,8 @@ def limit_of(kind):
 @pytest.mark.parametrize("kind", [*REQUESTS, ACK, PRESENCE, PADDING])
 def test_control_frames_above_their_limit_are_refused_before_they_arrive(session, kind):
     length = limit_of(kind) + 1
-    body = bytes([kind]) + varint(0) + varint(1 if kind in REQUESTS else 0) + varint(length)
+    channel, sequence = int(kind == JOIN), int(kind in REQUESTS)
+    body = bytes([kind]) + varint(channel) + varint(sequence) + varint(length)
 
     session.raw(varint(len(body) + length) + body)
 
@@ -218,8 +219,11 @@ def test_join_outside_the_channels_is_fatal(session, channel):
     fatal(session, "Identifier Out Of Range")
 
 
-def test_other_requests_use_channel_0(session):
-    session.send(KEY_PACKAGE, cbor({0: 2}), 3)
+@pytest.mark.parametrize(
+    "kind,payload", [(KEY_PACKAGE, cbor({0: 2})), (PADDING, b""), (ACK, cbor({0: 0}))]
+)
+def test_other_frames_use_channel_0(session, kind, payload):
+    session.send(kind, payload, 3)
 
     fatal(session, "Identifier Out Of Range")
 
