@@ -162,20 +162,14 @@ block! {
         queue_bytes: Size = "64MiB", "1MiB" ..= "16GiB";
         /// How long an entry waits for its device.
         relay_ttl: Duration = "30d", "1m" ..= "365d";
-        /// How long the log of a group is kept.
-        log_ttl: Duration = "30d", "1h" ..= "365d";
         /// How long an entry for a connected device waits in memory before it goes to disk.
         ack_wait: Duration = "250ms", "10ms" ..= "10s";
-        /// Time within which every frame is answered.
-        answer_timeout: Duration = "30s", "1s" ..= "5m";
         /// Bytes in memory of one queue.
         window_bytes: Size = "1MiB", "64KiB" ..= "64MiB";
         /// Bytes in memory of all queues together. Empty: a quarter of the machine's memory.
         mailbox_memory: Option<Size> = "";
         /// Devices in one group.
         group_handles: u32 = "256", "2" ..= "4096";
-        /// Domains in one group.
-        group_domains: u32 = "64", "1" ..= "1024";
         /// Messages a second of one handle; beyond it the server reads more slowly.
         submit_rate: u32 = "200", "1" ..= "100000";
         /// Messages of one handle at once.
