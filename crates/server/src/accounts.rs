@@ -10,7 +10,7 @@ use commucat_ledger::{AccountMark, Change, DeviceMark, Hash, Ledger};
 use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::id::{AccountId, Domain, GroupId, QueueId};
-use commucat_storage::{Left, ListChange, Store, StoreError};
+use commucat_storage::{ClaimBudgets, Left, ListChange, Store, StoreError};
 use tracing::error;
 
 pub(crate) use self::admit::Admitted;
@@ -32,6 +32,15 @@ pub(crate) enum Registration {
     Closed,
 }
 
+/// The settings that concern accounts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    pub(crate) registration: Registration,
+    /// An hour.
+    pub(crate) registrations_per_address: u32,
+    pub(crate) budgets: ClaimBudgets,
+}
+
 /// Handle to accounts and devices. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Accounts(Arc<Inner>);
@@ -39,6 +48,7 @@ pub(crate) struct Accounts(Arc<Inner>);
 struct Inner {
     domain: Domain,
     registration: Registration,
+    budgets: ClaimBudgets,
     keys: Keys,
     store: Store,
     ledger: Ledger,
@@ -48,21 +58,21 @@ struct Inner {
 
 impl Accounts {
     pub(crate) fn new(
-        registration: (Registration, u32),
+        policy: Policy,
         keys: Keys,
         store: Store,
         ledger: Ledger,
         router: Router,
     ) -> Self {
-        let (registration, per_address) = registration;
         Self(Arc::new(Inner {
             domain: router.domain().clone(),
-            registration,
+            registration: policy.registration,
+            budgets: policy.budgets,
             keys,
             store,
             ledger,
             router,
-            doors: Doors::new(per_address),
+            doors: Doors::new(policy.registrations_per_address),
         }))
     }
 

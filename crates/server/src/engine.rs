@@ -7,11 +7,11 @@ use commucat_ledger::Ledger;
 use commucat_proto::frame::ack::SessionLimits;
 use commucat_routing::lane::Settings;
 use commucat_routing::pipeline;
-use commucat_storage::Store;
+use commucat_storage::{ClaimBudgets, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accounts::{self, Accounts};
+use crate::accounts::{self, Accounts, Policy};
 use crate::carrier::{Carrier, Serve};
 use crate::hub::Hub;
 use crate::jobs::Jobs;
@@ -64,13 +64,8 @@ impl Engine {
         let mailboxes = Mailboxes::new(store.clone(), settings(&config), memory(&config));
         let domain = config.server.domain.clone();
         let router = Router::new(domain, keys.clone(), store.clone(), mailboxes.clone());
-        let registration = match config.server.registration {
-            Registration::Invite => accounts::Registration::Invite,
-            Registration::Open => accounts::Registration::Open,
-            Registration::Closed => accounts::Registration::Closed,
-        };
         let accounts = Accounts::new(
-            (registration, config.limits.registrations_per_address),
+            policy(&config),
             keys.clone(),
             store.clone(),
             ledger.clone(),
@@ -145,6 +140,21 @@ impl Serve for Engine {
 
     fn is_ready(&self) -> bool {
         !self.drain.has_begun()
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        registration: match config.server.registration {
+            Registration::Invite => accounts::Registration::Invite,
+            Registration::Open => accounts::Registration::Open,
+            Registration::Closed => accounts::Registration::Closed,
+        },
+        registrations_per_address: config.limits.registrations_per_address,
+        budgets: ClaimBudgets {
+            per_capability: config.limits.claims_per_capability.into(),
+            per_domain: config.limits.claims_per_domain.into(),
+        },
     }
 }
 

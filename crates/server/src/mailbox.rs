@@ -31,11 +31,8 @@ use crate::session::Link;
 /// Locks that the map of mailboxes is split over, so that sessions on many cores seldom meet.
 const SHARDS: usize = 64;
 
-/// The most bytes of one page read from the store: the same bound as the window in memory.
-pub(crate) const PAGE_BYTES: usize = 1 << 20;
-
 /// The most rows of one page.
-pub(crate) const PAGE_ROWS: usize = 1_024;
+const PAGE_ROWS: usize = 1_024;
 
 /// All mailboxes in use. Cheap to clone.
 #[derive(Clone)]
@@ -350,14 +347,7 @@ impl Attached {
         now: commucat_proto::time::Timestamp,
         sends: &mut Vec<Delivery>,
     ) -> Option<Pumped> {
-        let page = spool::read_page(
-            &self.mailboxes.0.store,
-            self.mailbox.queue,
-            after,
-            room,
-            now,
-        )
-        .await;
+        let page = spool::read_page(&self.mailboxes, self.mailbox.queue, after, room, now).await;
         self.mailboxes
             .with_lane(&self.mailbox, |lane, _| match page {
                 Some(page) => Some(lane.page(self.id, page, sends)),

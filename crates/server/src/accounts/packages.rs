@@ -88,7 +88,7 @@ impl Accounts {
             return Err(other_domain());
         }
         let access = match claim.capability {
-            _ if claim.account == device.account => Access::Own,
+            _ if claim.account == device.account => Access::Own(device.device.clone()),
             Some(token) => Access::Capability(token.hash()),
             None => Access::Nothing,
         };
@@ -98,6 +98,7 @@ impl Accounts {
             account: claim.account,
             access,
             origin: self.0.domain.clone(),
+            budgets: self.0.budgets,
         };
         let claimed = self
             .0

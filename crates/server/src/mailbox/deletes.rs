@@ -3,6 +3,7 @@
 //! A delete that is lost costs a repeat that the client drops; so it may wait for company, and is
 //! never raced with anything.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use commucat_storage::RowId;
@@ -26,23 +27,44 @@ const BATCH: usize = 4_096;
 /// Rows to delete. Bounded by what sessions have sent and not seen acknowledged.
 #[derive(Default)]
 pub(super) struct Deletes {
-    rows: Mutex<Vec<RowId>>,
+    pending: Mutex<Pending>,
     added: Notify,
+}
+
+#[derive(Default)]
+struct Pending {
+    waiting: Vec<RowId>,
+    /// Those waiting and those in the transaction that runs: read as if they were gone.
+    gone: HashSet<RowId>,
 }
 
 impl Deletes {
     pub(super) fn push(&self, row: RowId) {
-        let mut rows = self.rows.lock();
-        rows.push(row);
-        if rows.len() == 1 {
+        let mut pending = self.pending.lock();
+        if pending.gone.insert(row) {
+            pending.waiting.push(row);
+        }
+        if pending.waiting.len() == 1 {
             self.added.notify_one();
         }
     }
 
+    /// Whether `row` was acknowledged and may still be there.
+    pub(super) fn holds(&self, row: &RowId) -> bool {
+        self.pending.lock().gone.contains(row)
+    }
+
     fn take(&self) -> Vec<RowId> {
-        let mut rows = self.rows.lock();
-        let count = rows.len().min(BATCH);
-        rows.drain(..count).collect()
+        let mut pending = self.pending.lock();
+        let count = pending.waiting.len().min(BATCH);
+        pending.waiting.drain(..count).collect()
+    }
+
+    fn done(&self, rows: &[RowId]) {
+        let mut pending = self.pending.lock();
+        for row in rows {
+            pending.gone.remove(row);
+        }
     }
 }
 
@@ -75,5 +97,6 @@ async fn flush(mailboxes: &Mailboxes, stop: &CancellationToken) {
             }
             sleep(RETRY).await;
         }
+        mailboxes.0.deletes.done(&batch);
     }
 }

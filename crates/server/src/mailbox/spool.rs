@@ -9,8 +9,8 @@ use commucat_proto::time::Timestamp;
 use commucat_routing::lane::{Envelope, Page, Position, Spooled};
 use commucat_routing::ticket::Reason;
 use commucat_storage::{
-    Content, Delivery, EntryKind, NewEntry, QueuePosition, QueueSpooled, Refusal, RowId, Store,
-    StoreError,
+    Content, Delivery, EntryKind, NewEntry, QueuePosition, QueueSpooled, Refusal, Row, RowId,
+    Store, StoreError,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -179,30 +179,69 @@ pub(crate) fn new_entry(envelope: &Envelope) -> Option<NewEntry> {
     })
 }
 
-/// Reads one page of `queue`; `None` if the store cannot be read.
+/// Reads the next rows of `queue`; `None` if the store cannot be read.
 pub(super) async fn read_page(
-    store: &Store,
+    mailboxes: &Mailboxes,
     queue: QueueId,
     after: Position,
     room: usize,
     now: Timestamp,
 ) -> Option<Page> {
-    let page = match store
-        .page(&queue, QueuePosition::new(after.get()), room, PAGE_ROWS)
-        .await
-    {
-        Ok(Some(page)) => page,
-        // Revoked: the connection is told by whoever revoked it.
-        Ok(None) => return Some(Page::default()),
-        Err(failure) => {
-            warn!(error = %chain(&failure), "cannot read a queue");
-            return None;
+    let mut from = QueuePosition::new(after.get());
+    loop {
+        let stored = match mailboxes.0.store.page(&queue, from, room, PAGE_ROWS).await {
+            Ok(Some(stored)) => stored,
+            // Revoked: the connection is told by whoever revoked it.
+            Ok(None) => return Some(Page::default()),
+            Err(failure) => {
+                warn!(error = %chain(&failure), "cannot read a queue");
+                return None;
+            }
+        };
+        let (more, head) = (stored.more, Position::new(stored.head.get()));
+        let last = stored.rows.last().map(|row| row.position);
+        let (rows, damaged) = sort_rows(mailboxes, queue, stored.rows);
+        if !damaged.is_empty() {
+            error!(
+                count = damaged.len(),
+                "stored entries are damaged; their queues get a gap"
+            );
+            if let Err(failure) = mailboxes.0.store.replace_by_gap(damaged, now).await {
+                debug!(error = %chain(&failure), "cannot replace damaged entries");
+                return None;
+            }
+            // The gap entry came behind what was read.
+            return Some(Page {
+                rows,
+                more: true,
+                head,
+            });
         }
-    };
-    let mut rows = Vec::with_capacity(page.rows.len());
+        match last {
+            Some(last) if rows.is_empty() && more => from = last,
+            _ => return Some(Page { rows, more, head }),
+        }
+    }
+}
+
+/// Rows as envelopes, without those that were acknowledged and are deleted in a moment; and the
+/// damaged ones.
+fn sort_rows(
+    mailboxes: &Mailboxes,
+    queue: QueueId,
+    stored: Vec<Row>,
+) -> (Vec<(Position, Envelope)>, Vec<RowId>) {
+    let mut rows = Vec::with_capacity(stored.len());
     let mut damaged = Vec::new();
-    for row in page.rows {
-        let position = Position::new(row.position.get());
+    for row in stored {
+        let id = RowId {
+            queue,
+            position: row.position,
+            key: row.key,
+        };
+        if mailboxes.0.deletes.holds(&id) {
+            continue;
+        }
         let envelope = match row.content {
             Content::Frame { kind, group, body } => Envelope {
                 key: row.key,
@@ -212,32 +251,11 @@ pub(super) async fn read_page(
             },
             Content::Gap => events::gap(row.key),
             Content::Corrupt => {
-                damaged.push(RowId {
-                    queue,
-                    position: row.position,
-                    key: row.key,
-                });
+                damaged.push(id);
                 continue;
             }
         };
-        rows.push((position, envelope));
+        rows.push((Position::new(row.position.get()), envelope));
     }
-    if !damaged.is_empty() {
-        error!(
-            count = damaged.len(),
-            "stored entries are damaged; their queues get a gap"
-        );
-        if let Err(failure) = store.replace_by_gap(damaged, now).await {
-            debug!(error = %chain(&failure), "cannot replace damaged entries");
-            return None;
-        }
-        if rows.is_empty() {
-            return Box::pin(read_page(store, queue, after, room, now)).await;
-        }
-    }
-    Some(Page {
-        rows,
-        more: page.more,
-        head: Position::new(page.head.get()),
-    })
+    (rows, damaged)
 }

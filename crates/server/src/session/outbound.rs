@@ -23,7 +23,7 @@ use super::link::{Link, Waiting};
 use super::{Rules, Sessions};
 use crate::carrier::CarrierWriter;
 use crate::clock;
-use crate::mailbox::{Attached, PAGE_BYTES, PAGE_ROWS};
+use crate::mailbox::Attached;
 
 /// Payload of the queue that goes into one write: a full record, so that answers never wait for more.
 const CHUNK_BYTES: usize = RECORD_PLAINTEXT_MAX;
@@ -165,7 +165,8 @@ impl Outbound {
         if self.retry.is_some() {
             return Queue::Waits;
         }
-        let room = self.link.sent().room(PAGE_ROWS, PAGE_BYTES);
+        let unacked = self.rules.unacked;
+        let room = self.link.sent().room(unacked.frames, unacked.bytes);
         let chunk = room.min(CHUNK_BYTES);
         let mut pumped = self.attached.pump(chunk, &mut self.sends);
         if let Pumped::ReadPage { after } = pumped {

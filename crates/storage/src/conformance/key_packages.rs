@@ -3,7 +3,7 @@
 use commucat_proto::id::{AccountId, ClaimId};
 
 use super::*;
-use crate::{Access, Claim, ClaimedPackage, NewPackage, PackageCount, Published};
+use crate::{Access, Claim, ClaimBudgets, ClaimedPackage, NewPackage, PackageCount, Published};
 
 pub(crate) async fn a_package_is_handed_out_once(store: &Store) {
     queue(store, 1).await;
@@ -225,8 +225,9 @@ fn request(id: u8) -> Claim {
     Claim {
         id: ClaimId::new([id; 16]),
         account: AccountId::of_key(&AccountKey::new([1; 32])),
-        access: Access::Own,
+        access: Access::Own(DeviceId::parse("the-device-that-asks").unwrap()),
         origin: Domain::parse("example.org").unwrap(),
+        budgets: ClaimBudgets::default(),
     }
 }
 

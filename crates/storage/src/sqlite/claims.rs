@@ -28,9 +28,9 @@ fn hand_out(
     claim: &Claim,
     now: Timestamp,
 ) -> Result<Option<Vec<ClaimedPackage>>, StoreError> {
-    let allowed = match claim.access {
-        Access::Own => true,
-        Access::Capability(hash) => capabilities::is_live(tx.connection, &claim.account, &hash)?,
+    let allowed = match &claim.access {
+        Access::Own(_) => true,
+        Access::Capability(hash) => capabilities::is_live(tx.connection, &claim.account, hash)?,
         Access::Nothing => false,
     };
     if !allowed || !account_exists(tx, &claim.account)? {
@@ -44,7 +44,7 @@ fn hand_out(
     )? > 0;
     if is_new {
         let within_budget = use_budgets(tx, claim, now)?;
-        for device in devices(tx, &claim.account)? {
+        for device in devices(tx, claim)? {
             take_one(tx, &name, device, within_budget, now)?;
         }
     }
@@ -57,9 +57,10 @@ fn name_of(claim: &Claim) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(claim.id.as_bytes());
     hasher.update(claim.account.as_str().as_bytes());
-    match claim.access {
+    match &claim.access {
         Access::Capability(hash) => hasher.update(hash.as_bytes()),
-        Access::Own | Access::Nothing => hasher.update(&[0; 32]),
+        Access::Own(device) => hasher.update(device.as_str().as_bytes()),
+        Access::Nothing => hasher.update(&[0; 32]),
     };
     hasher.update(claim.origin.as_str().as_bytes());
     *hasher.finalize().as_bytes()
@@ -90,10 +91,10 @@ fn horizon(now: Timestamp) -> i64 {
 fn use_budgets(tx: &Tx<'_>, claim: &Claim, now: Timestamp) -> Result<bool, StoreError> {
     let account = claim.account.as_str();
     let domain = subject(account, "domain", claim.origin.as_str().as_bytes());
-    let mut within = use_budget(tx, &domain, Store::CLAIMS_PER_DOMAIN, now)?;
-    if let Access::Capability(hash) = claim.access {
+    let mut within = use_budget(tx, &domain, claim.budgets.per_domain, now)?;
+    if let Access::Capability(hash) = &claim.access {
         let capability = subject(account, "capability", hash.as_bytes());
-        within &= use_budget(tx, &capability, Store::CLAIMS_PER_CAPABILITY, now)?;
+        within &= use_budget(tx, &capability, claim.budgets.per_capability, now)?;
     }
     Ok(within)
 }
@@ -126,12 +127,18 @@ fn day(now: Timestamp) -> i64 {
     signed(now.as_millis() / DAY_MS)
 }
 
-fn devices(tx: &Tx<'_>, account: &AccountId) -> Result<Vec<i64>, StoreError> {
+/// The devices that a package is taken of: all of the account but the one that asks.
+fn devices(tx: &Tx<'_>, claim: &Claim) -> Result<Vec<i64>, StoreError> {
     let mut statement = tx.prepare(
         "SELECT id FROM devices
-         WHERE account = (SELECT id FROM accounts WHERE account = ?1) AND revoked = 0 ORDER BY id",
+         WHERE account = (SELECT id FROM accounts WHERE account = ?1) AND revoked = 0
+         AND device <> ?2 ORDER BY id",
     )?;
-    let found = statement.query_map([account.as_str()], |row| row.get(0))?;
+    let except = match &claim.access {
+        Access::Own(device) => device.as_str(),
+        Access::Capability(_) | Access::Nothing => "",
+    };
+    let found = statement.query_map([claim.account.as_str(), except], |row| row.get(0))?;
     let found: Result<Vec<_>, rusqlite::Error> = found.collect();
     Ok(found?)
 }

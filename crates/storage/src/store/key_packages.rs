@@ -43,14 +43,29 @@ pub struct PackageCount {
 }
 
 /// By what right an account is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Access {
-    /// The asking device belongs to the account.
-    Own,
+    /// This device of the account itself asks; it is left out.
+    Own(DeviceId),
     /// BLAKE3 of the capability presented.
     Capability(TokenHash),
     /// None was presented: nothing is found.
     Nothing,
+}
+
+/// How many claims a day are handed single-use packages.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClaimBudgets {
+    /// Of one capability.
+    pub per_capability: u64,
+    /// Of one asking domain, for one account.
+    pub per_domain: u64,
+}
+
+impl Default for ClaimBudgets {
+    fn default() -> Self {
+        Self { per_capability: 20, per_domain: 200 }
+    }
 }
 
 /// A claim of one package per device of an account.
@@ -64,6 +79,8 @@ pub struct Claim {
     pub access: Access,
     /// The domain that asks, as authenticated.
     pub origin: Domain,
+    /// Beyond them the last resort is handed out.
+    pub budgets: ClaimBudgets,
 }
 
 /// A package handed out.
@@ -82,11 +99,6 @@ pub struct ClaimedPackage {
 impl Store {
     /// Single-use packages that a device keeps here at most (CCP-1 section 6).
     pub const KEY_PACKAGES_MAX: usize = 100;
-    /// Single-use packages are handed out to that many claims a day per capability.
-    pub const CLAIMS_PER_CAPABILITY: u64 = 20;
-    /// Single-use packages of one account are handed out to that many claims a day per asking
-    /// domain.
-    pub const CLAIMS_PER_DOMAIN: u64 = 200;
     /// How long a claim can be repeated.
     pub const CLAIM_KEPT: Duration = Duration::from_secs(600);
 
@@ -119,8 +131,7 @@ impl Store {
 
     /// Takes one package per device; `None` for a wrong right or an unknown account alike.
     ///
-    /// Beyond the daily budgets ([`Store::CLAIMS_PER_CAPABILITY`], [`Store::CLAIMS_PER_DOMAIN`],
-    /// both kept on disk) and from an empty pool the last resort is handed out, flagged. A device
+    /// Beyond the daily budgets ([`ClaimBudgets`], kept on disk) and from an empty pool the last resort is handed out, flagged. A device
     /// without any is left out. A repeat neither takes packages nor counts.
     ///
     /// # Errors
