@@ -111,6 +111,10 @@ pub struct Status {
     pub contacts: usize,
     /// Single-use key packages left on the server, once counted.
     pub key_packages: Option<u64>,
+    /// The server's TLS certificate did not verify at the last login; its own key did.
+    pub certificate_failed: bool,
+    /// Requests or messages are unanswered, or will be tried again in a moment.
+    pub busy: bool,
 }
 
 /// A message accepted into the outbox.
@@ -121,6 +125,9 @@ pub struct Sent {
     /// The message's id.
     pub message: MessageId,
 }
+
+/// How often [`Client::quiet`] looks.
+const QUIET_LOOK: Duration = Duration::from_millis(50);
 
 /// Handle of a running client. Clones drive the same engine.
 #[derive(Clone)]
@@ -631,6 +638,28 @@ impl Client {
     /// [`ClientError::NotFirstDevice`] on a linked device.
     pub async fn recovery_phrase(&self) -> Result<String, ClientError> {
         self.ask(Command::Phrase).await
+    }
+
+    /// Waits until the client is caught up and nothing is under way; gives up after `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Timeout`]; what is left is done whenever the client runs again.
+    pub async fn quiet(&self, within: Duration) -> Result<(), ClientError> {
+        let deadline = tokio::time::Instant::now() + within;
+        let mut events = self.subscribe();
+        loop {
+            let status = self.status().await?;
+            if status.connection == Connection::CaughtUp && !status.busy {
+                return Ok(());
+            }
+            // Answers to requests are no events: look again after a moment, too.
+            let moment = tokio::time::Instant::now() + QUIET_LOOK;
+            drop(tokio::time::timeout_at(moment.min(deadline), events.next()).await);
+            if tokio::time::Instant::now() >= deadline {
+                return Err(ClientError::Timeout);
+            }
+        }
     }
 
     /// State of the client.

@@ -155,7 +155,7 @@ pub enum Connection {
     Connecting,
     /// Signed in.
     Online,
-    /// Everything that waited on the server is here.
+    /// Everything that waited on the server is here, and others find this device's key packages.
     CaughtUp,
     /// The connection ended; the client tries again by itself.
     Offline {

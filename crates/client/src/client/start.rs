@@ -35,6 +35,7 @@ pub(super) async fn join(settings: Settings, invite: &str) -> Result<Client, Cli
         serial: 0,
         noise: None,
         warned: false,
+        certificate_failed: false,
     });
     let phrase = account.phrase().unwrap_or_else(Phrase::generate);
     account.found(&phrase, &invite.domain, (settings.clock)());
@@ -87,6 +88,7 @@ pub(super) async fn finish_link(settings: Settings, answer: &str) -> Result<Clie
         serial: 0,
         noise: None,
         warned: false,
+        certificate_failed: false,
     });
     register(vault, account, settings).await
 }

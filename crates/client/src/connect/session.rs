@@ -151,7 +151,11 @@ async fn pass_on(
     let mut batch = Vec::new();
     loop {
         match decoder.next_frame() {
-            Ok(Some(Incoming::Frame(frame))) => batch.push(frame),
+            Ok(Some(Incoming::Frame(frame))) => {
+                let (name, bytes) = (frame.header.kind.name(), frame.payload.len());
+                tracing::trace!(frame = name, seq = frame.header.sequence, bytes, "received");
+                batch.push(frame);
+            }
             // Of a later version, or larger than this side takes: it has no meaning here, but its
             // number counts.
             Ok(Some(Incoming::Skipped(skipped))) => {
@@ -201,6 +205,7 @@ impl Writer {
                 }
                 Err(_) => encoder::padding(0, &mut plain),
             }
+            tracing::trace!(bytes = plain.len(), "sending");
             let mut sealed = BytesMut::with_capacity(plain.len() + 64);
             self.seal(&plain, &mut sealed)
                 .map_err(|_| ClientError::Http("this connection is used up".to_owned()))?;

@@ -368,6 +368,13 @@ impl Core {
         })
     }
 
+    fn is_busy(&self) -> bool {
+        let unanswered = self.online.as_ref().is_some_and(|one| !one.unanswered.is_empty());
+        let soon = self.now.saturating_add(std::time::Duration::from_secs(1));
+        let retried = self.retry.values().any(|at| *at <= soon);
+        unanswered || retried || self.receipts.due().is_some()
+    }
+
     fn status(&mut self) -> Result<Status, ClientError> {
         let mut outbox = 0;
         for group in self.conversations.keys() {
@@ -388,6 +395,8 @@ impl Core {
                 .filter(|one| !one.petname.is_empty())
                 .count(),
             key_packages: self.key_packages,
+            certificate_failed: server.is_some_and(|server| server.certificate_failed),
+            busy: self.is_busy(),
         })
     }
 }

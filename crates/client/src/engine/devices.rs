@@ -138,6 +138,7 @@ impl Core {
         };
         server.domain_key = pin.key;
         server.serial = pin.serial.max(server.serial);
+        server.certificate_failed = welcome.certificate_failed;
         if welcome.certificate_failed && !server.warned {
             server.warned = true;
             self.effects.push(Effect::Tell(Event::CertificateWarning));

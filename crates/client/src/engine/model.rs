@@ -57,6 +57,9 @@ pub(crate) struct Server {
     pub(crate) noise: Option<NoiseKey>,
     /// The user was told that the TLS certificate does not verify.
     pub(crate) warned: bool,
+    /// It did not verify at the last login.
+    #[serde(default)]
+    pub(crate) certificate_failed: bool,
 }
 
 /// Somebody known.

@@ -303,8 +303,13 @@ impl Core {
             }
         }
         if ack.queue_empty {
-            self.set_state(crate::event::Connection::CaughtUp);
+            if let Some(online) = &mut self.online {
+                online.queue_empty = true;
+            }
             self.flush_receipts(super::receipts::When::Now)?;
+        }
+        if self.online.as_ref().is_some_and(super::online::Online::is_settled) {
+            self.set_state(crate::event::Connection::CaughtUp);
         }
         Ok(())
     }

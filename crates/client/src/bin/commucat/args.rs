@@ -173,6 +173,28 @@ pub(crate) enum Request {
     Status,
 }
 
+impl Request {
+    /// Whether the server has something to do with it, so that it is worth to stay connected.
+    pub(crate) const fn changes_something(&self) -> bool {
+        match self {
+            Self::Me
+            | Self::Contacts
+            | Self::History { .. }
+            | Self::Safety { .. }
+            | Self::Groups
+            | Self::Phrase(_)
+            | Self::Status
+            | Self::Request(StrangerRequest::List)
+            | Self::Device(DeviceRequest::List) => false,
+            Self::Add { .. }
+            | Self::Send { .. }
+            | Self::Group(_)
+            | Self::Request(_)
+            | Self::Device(_) => true,
+        }
+    }
+}
+
 /// Changes of groups
 #[derive(Clone, Debug, Deserialize, Serialize, Subcommand)]
 pub(crate) enum GroupRequest {

@@ -219,12 +219,7 @@ fn event_text(event: &Event) -> Option<String> {
         Event::Devices => {
             "(the devices of your account changed: `commucat device list`)".to_owned()
         }
-        Event::CertificateWarning => {
-            "Warning: the TLS certificate of the server does not verify. The server's own key is \
-             the one of your invite, so the connection goes on. Silence this with `--tls-ca FILE` \
-             or `--insecure`."
-                .to_owned()
-        }
+        Event::CertificateWarning => crate::CERTIFICATE_WARNING.to_owned(),
         _ => return None,
     })
 }

@@ -23,6 +23,12 @@ use tokio_util::task::TaskTracker;
 use crate::args::{Cli, Command, Common, Request};
 use crate::report::{Failure, fail, line, note};
 
+/// Said once a profile.
+pub(crate) const CERTIFICATE_WARNING: &str =
+    "Warning: the TLS certificate of the server does not verify. The server's own key is the one \
+     of your invite, so the connection goes on. Silence this with `--tls-ca FILE` or `--insecure`.";
+/// How long a command goes on with what follows from it.
+const LINGER: Duration = Duration::from_secs(4);
 /// How long a command waits for another short command on the same profile.
 const TURN: Duration = Duration::from_secs(15);
 
@@ -118,6 +124,11 @@ async fn join(settings: &Settings, invite: &str, common: &Common) -> Result<(), 
 /// Says what was made, and what to do next.
 async fn welcome(client: &Client, settings: &Settings, common: &Common) -> Result<(), Failure> {
     let caught_up = client.caught_up(Duration::from_secs(common.timeout)).await;
+    // A linked device introduces itself to the others before it leaves again.
+    drop(client.quiet(LINGER).await);
+    if client.status().await?.certificate_failed {
+        note(CERTIFICATE_WARNING);
+    }
     let mut me = ask::me(client).await?;
     if common.json {
         if let serde_json::Value::Object(map) = &mut me {
@@ -310,12 +321,16 @@ async fn here(
 ) -> Result<serde_json::Value, Failure> {
     let mut events = client.subscribe();
     let result = Box::pin(ask::answer(&client, request.clone(), within)).await;
+    if request.changes_something() && result.is_ok() {
+        // What is not done by then is done by the next command.
+        drop(client.quiet(within.min(LINGER)).await);
+    }
     client.shutdown().await;
     // The stream of events ends with the last handle.
     drop(client);
     while let Some(event) = events.next().await {
         if matches!(event, Event::CertificateWarning) {
-            note("Warning: the server's TLS certificate does not verify; its own key does.");
+            note(CERTIFICATE_WARNING);
         }
     }
     result

@@ -117,6 +117,7 @@ impl World {
             serial: 0,
             noise: None,
             warned: false,
+            certificate_failed: false,
         });
         let list = account.signed_list().unwrap();
         self.lists.insert(List::verify(&list).unwrap().account_id(), list);
