@@ -380,6 +380,7 @@ impl Core {
         for group in self.conversations.keys() {
             outbox += self.unsent(group)?;
         }
+        let conversations = self.all_conversations()?.len();
         let server = self.account.server.as_ref();
         Ok(Status {
             connection: self.state.clone(),
@@ -388,7 +389,7 @@ impl Core {
                 .map(|server| server.endpoint.clone())
                 .unwrap_or_default(),
             outbox,
-            conversations: self.all_conversations()?.len(),
+            conversations,
             contacts: self
                 .contacts
                 .values()
