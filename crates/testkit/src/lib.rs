@@ -3,4 +3,8 @@
 //! [`server`] runs `commucat-server` as a process, [`people`] makes accounts and devices by the
 //! client SDK, [`history`] notes what every device saw and [`checker`] judges it.
 
+pub mod checker;
+pub mod history;
+pub mod people;
+pub mod random;
 pub mod server;
