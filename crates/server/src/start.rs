@@ -13,6 +13,8 @@ use commucat_storage::{Location, Migrations, OpenError, Options, QueueLimits, St
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 
 use crate::api::{Probe, Public, describe};
 use crate::carrier::Serve as _;
@@ -75,35 +77,83 @@ pub enum StartError {
 /// # Errors
 ///
 /// [`StartError`]: it did not start. What runs is ended by a signal.
-pub fn run(mut config: Config) -> Result<(), StartError> {
-    let data = &config.server.data;
-    let is_first = make_directory(data).map_err(|source| StartError::Data {
-        path: data.clone(),
-        source,
-    })?;
-    // Before anything is made: whoever starts a second server by mistake should change nothing.
-    config.server.listen = ports::check(&config.server.listen)?;
-    let config = Arc::new(config);
+pub fn run(config: Config) -> Result<(), StartError> {
+    let ground = Ground::open(config)?;
+    let config = Arc::clone(&ground.config);
+    let first = welcome::Welcome::new(&config, &ground.keys);
+    if ground.is_first {
+        ground.opening.block_on(first.greet(&ground.store))?;
+    }
+    let (beside, ending) = assemble(ground)?;
+    serve(&config, first, beside, ending);
+    Ok(())
+}
+
+/// Files and threads, open before anything listens.
+struct Ground {
+    config: Arc<Config>,
+    /// Nothing was in the data directory.
+    is_first: bool,
+    /// Runs what must be done before Pingora brings the runtime of the listeners.
+    opening: Runtime,
+    identity: Identity,
+    keys: Keys,
+    store: Store,
+    ledger: Ledger,
+    worker: Worker,
+}
+
+impl Ground {
+    fn open(mut config: Config) -> Result<Self, StartError> {
+        let data = &config.server.data;
+        let is_first = make_directory(data).map_err(|source| StartError::Data {
+            path: data.clone(),
+            source,
+        })?;
+        // Before anything is made: whoever starts a second server by mistake changes nothing.
+        config.server.listen = ports::check(&config.server.listen)?;
+        raise_file_limit(&config);
+        let (chain, key) = (config.tls_certificate_path(), config.tls_key_path());
+        if config.server.tls_certificate.is_none() {
+            certificate::ensure(&chain, &key, &config.server.domain)?;
+        }
+        let identity = Identity::load(chain, key)?;
+        let keys = Keys::open(&config.keys_path(), &config.server.domain, clock::now())?;
+        let opening = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let store = opening.block_on(Store::open(location(&config), options(&config)))?;
+        let (ledger, worker) = open_ledger(&config)?;
+        Ok(Self {
+            config: Arc::new(config),
+            is_first,
+            opening,
+            identity,
+            keys,
+            store,
+            ledger,
+            worker,
+        })
+    }
+}
+
+/// What runs beside the listeners.
+type Beside = (Reloader, admin::Parts);
+
+/// Builds every component with exactly what it needs.
+fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
+    let Ground {
+        config,
+        identity,
+        keys,
+        store,
+        ledger,
+        worker,
+        ..
+    } = ground;
     let metrics = Metrics::new();
     metrics.enter(Lifecycle::Starting);
-
-    let (chain, key) = (config.tls_certificate_path(), config.tls_key_path());
-    if config.server.tls_certificate.is_none() {
-        certificate::ensure(&chain, &key, &config.server.domain)?;
-    }
-    let identity = Identity::load(chain, key)?;
-    let keys = Keys::open(&config.keys_path(), &config.server.domain, clock::now())?;
-    let opening = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let opening = opening.map_err(StartError::Threads)?;
-    let store = opening.block_on(Store::open(location(&config), options(&config)))?;
-    let (ledger, worker) = open_ledger(&config)?;
-
-    let first = welcome::Welcome::new(&config, &keys);
-    if is_first {
-        opening.block_on(first.greet(&store))?;
-    }
     let engine = Engine::new(Parts {
         config: Arc::clone(&config),
         keys: keys.clone(),
@@ -136,12 +186,6 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         keys: keys.clone(),
         public: public.clone(),
     };
-    let reloader = Reloader {
-        config: Arc::clone(&config),
-        identity,
-        keys,
-        public,
-    };
     let ending = Ending {
         shell,
         engine,
@@ -150,17 +194,17 @@ pub fn run(mut config: Config) -> Result<(), StartError> {
         metrics,
         grace: config.server.shutdown_grace,
     };
-    serve(&config, first, (reloader, admin), ending);
-    Ok(())
+    let reloader = Reloader {
+        config,
+        identity,
+        keys,
+        public,
+    };
+    Ok(((reloader, admin), ending))
 }
 
 /// Hands everything to Pingora, which returns when the process should end.
-fn serve(
-    config: &Arc<Config>,
-    first: welcome::Welcome,
-    beside: (Reloader, admin::Parts),
-    ending: Ending,
-) {
+fn serve(config: &Arc<Config>, first: welcome::Welcome, beside: Beside, ending: Ending) {
     let (reloader, admin) = beside;
     let threads = threads(config);
     let (shell, engine) = (Arc::clone(&ending.shell), Arc::clone(&ending.engine));
@@ -197,6 +241,27 @@ fn threads(config: &Config) -> usize {
     match usize::try_from(config.server.workers) {
         Ok(0) | Err(_) => available_parallelism().map_or(1, usize::from),
         Ok(workers) => workers,
+    }
+}
+
+/// Files and sockets of the process beside those of connections.
+const FILES_BESIDE: u64 = 64;
+
+/// Lets the process have as many sockets as the system allows it; the usual 1,024 are for programs
+/// that use `select`.
+fn raise_file_limit(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // An old limit that stays is found below.
+    setrlimit(Resource::Nofile, limit).ok();
+    let wanted = u64::from(config.limits.connections) + FILES_BESIDE;
+    if let Some(allowed) = getrlimit(Resource::Nofile).current
+        && allowed < wanted
+    {
+        tracing::warn!(
+            count = allowed,
+            "the system allows fewer open files than `limits.connections`: raise `ulimit -n`"
+        );
     }
 }
 
