@@ -97,6 +97,18 @@ class TlsSocket:
             self.tls.close()
 
 
+class Lasting(h2.connection.H2Connection):
+    """Goes on after a GOAWAY that spares the open streams, as RFC 9113 section 6.8 has it.
+
+    The library takes every GOAWAY for the end, and would lose the server's last frames.
+    """
+
+    def _receive_goaway_frame(self, frame):
+        if frame.last_stream_id >= 1 and frame.error_code == 0:
+            return [], []
+        return super()._receive_goaway_frame(frame)
+
+
 class Http2:
     """POST /connect over HTTP/2 DATA frames."""
 
@@ -106,7 +118,7 @@ class Http2:
         self.lock = threading.RLock()
         self.writable = threading.Condition(self.lock)
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
-        self.h2 = h2.connection.H2Connection(config)
+        self.h2 = Lasting(config)
         self.ended = False
         self.status = None
         with self.lock:
