@@ -10,7 +10,7 @@ use openmls_traits::OpenMlsProvider as _;
 
 use super::device::{self, Leaf};
 use super::profile::Context;
-use super::record::{PendingKind, Record, State};
+use super::record::{Doubts, PendingKind, Record, State};
 use super::validity::Case;
 use super::view::Member;
 use super::{Chat, ChatError, Invalid, keys};
@@ -154,6 +154,8 @@ impl Chat {
             }
         };
         record.position = position;
+        record.settled = position;
+        record.doubts = Doubts::default();
         record.state = if closed { State::Closed } else { State::Member };
         let author = record.own_handle();
         let advance = self.advance(&record, &mls, before.as_ref(), &author)?;
@@ -188,12 +190,20 @@ impl Chat {
         record.position = entry.position;
         let staged = match outcome {
             Err(invalid) => {
+                let author = before
+                    .leaves
+                    .iter()
+                    .find(|leaf| leaf.handle == entry.author);
+                let own = record.own_handle();
+                record.doubts.note(invalid, author, &own);
                 record.save(self.provider.store())?;
                 self.put_back(group, mls);
                 return Ok(Applied::Skipped(invalid));
             }
             Ok(staged) => staged,
         };
+        record.settled = entry.position;
+        record.doubts = Doubts::default();
         mls.merge_staged_commit(&self.provider, *staged)
             .map_err(ChatError::mls("merge"))?;
         record.state = match (mls.is_active(), entry.change.close) {

@@ -9,7 +9,7 @@ use openmls_traits::OpenMlsProvider as _;
 
 use super::profile::{self, Context, Suite};
 use super::provider::mls_id;
-use super::record::{Record, Seed, State};
+use super::record::{Doubts, Record, Seed, State};
 use super::roles::{Role, Roles};
 use super::{Chat, ChatError, keys};
 
@@ -77,6 +77,8 @@ impl Chat {
             handle: handle_seed,
             sealed_ref: new.sealed_ref,
             position: 0,
+            settled: 0,
+            doubts: Doubts::default(),
             counter: 0,
             state: State::Member,
             join_seed: join_seed.map(Seed),

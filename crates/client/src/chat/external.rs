@@ -7,7 +7,7 @@ use commucat_proto::frame::bundle::{AuthenticatedData, Bundle, authenticated_has
 use commucat_proto::frame::fanout::{Change, FanoutEntry};
 use commucat_proto::id::{Domain, GroupId, SealedRef};
 use commucat_proto::link::JoinLink;
-use openmls::group::MlsGroup;
+use openmls::group::{GroupContext, MlsGroup};
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::LeafNodeParameters;
 use openmls_traits::OpenMlsProvider as _;
@@ -15,7 +15,7 @@ use openmls_traits::OpenMlsProvider as _;
 use super::profile::{self, Context};
 use super::propose::{Made, Submission, sign};
 use super::provider::Provider;
-use super::record::{Pending, PendingKind, Record, State};
+use super::record::{Doubts, Pending, PendingKind, Record, State};
 use super::{Chat, ChatError, device, keys, welcome};
 
 /// Whether this device is in the same epoch as the newest GroupInfo that opens.
@@ -23,9 +23,10 @@ use super::{Chat, ChatError, device, keys, welcome};
 pub enum Agreement {
     /// The same epoch with the same history.
     Same,
-    /// Another one: rejoin. If that does not settle it, the group is split.
+    /// The others are in another epoch: rejoin. If that does not settle it, the group is split.
     Different,
-    /// None opens.
+    /// Nothing can be said: none opens, entries are missing (FETCH and apply them first), or there
+    /// is not reason enough to believe others more than this device.
     Unknown,
 }
 
@@ -46,12 +47,8 @@ impl Chat {
     ) -> Result<Submission, ChatError> {
         let record = self.record(group)?;
         record.member()?;
-        let mls = self.take(group)?;
-        let context = Context::of(mls.public_group().group_context()).ok_or(ChatError::Welcome(
-            "the group's context is not of the profile",
-        ))?;
-        self.put_back(*group, mls);
-        let info = newest(&context.group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
+        let here = self.here(&record)?;
+        let info = here.newest(&record, infos).ok_or(ChatError::NoGroupInfo)?;
         self.attempt(group, |chat| {
             if record.pending.is_some() {
                 chat.clear_pending(group)?;
@@ -101,6 +98,8 @@ impl Chat {
             handle,
             sealed_ref,
             position: 0,
+            settled: 0,
+            doubts: Doubts::default(),
             counter: old.map_or(0, |old| old.counter),
             state: State::Joining,
             join_seed: None,
@@ -108,7 +107,7 @@ impl Chat {
             pending: None,
         };
         let group_key = Secret::new(*link.group_key.as_bytes());
-        let info = newest(&group_key, &record, infos).ok_or(ChatError::NoGroupInfo)?;
+        let info = newest(&group_key, &group, infos, |_| true).ok_or(ChatError::NoGroupInfo)?;
         let handle = record.own_handle();
         let add = vec![FanoutEntry {
             handle,
@@ -135,14 +134,36 @@ impl Chat {
     ) -> Result<Agreement, ChatError> {
         let record = self.record(group)?;
         record.member()?;
-        let mls = self.take(group)?;
-        let own = mls.public_group().group_context().clone();
-        self.put_back(*group, mls);
-        let context = Context::of(&own).ok_or(ChatError::NotMember)?;
-        Ok(match newest(&context.group_key, &record, infos) {
+        let here = self.here(&record)?;
+        if infos
+            .iter()
+            .any(|(position, _)| *position > record.position)
+        {
+            return Ok(Agreement::Unknown);
+        }
+        Ok(match here.newest(&record, infos) {
             None => Agreement::Unknown,
-            Some(info) if *info.group_context() == own => Agreement::Same,
-            Some(_) => Agreement::Different,
+            Some(info) if *info.group_context() == here.mls => Agreement::Same,
+            Some(_) if here.astray => Agreement::Different,
+            Some(_) => Agreement::Unknown,
+        })
+    }
+
+    /// Where this device stands in the group.
+    fn here(&mut self, record: &Record) -> Result<Here, ChatError> {
+        let mls = self.take(&record.group)?;
+        let (context, leaves) = (
+            mls.public_group().group_context().clone(),
+            device::leaves(&mls)?,
+        );
+        self.put_back(record.group, mls);
+        let profile = Context::of(&context).ok_or(ChatError::Welcome(
+            "the group's context is not of the profile",
+        ))?;
+        Ok(Here {
+            mls: context,
+            group_key: profile.group_key,
+            astray: record.doubts.suffice(&leaves, &record.own_handle()),
         })
     }
 
@@ -270,20 +291,41 @@ fn joinable(context: &Context, external: &External) -> bool {
     context.roles.join_allowed && context.join_key == key
 }
 
-/// The newest GroupInfo that opens and is not older than what this device has handled. What came
-/// with an invalid commit may be rubbish and is passed over.
+/// The state of a device that is about to look at GroupInfos.
+struct Here {
+    mls: GroupContext,
+    group_key: Secret<32>,
+    /// Whether the others have gone on without this device.
+    astray: bool,
+}
+
+impl Here {
+    /// The newest GroupInfo that opens and that this device has reason to follow.
+    ///
+    /// That of an entry which this device skipped may be anything that its author liked: it counts
+    /// only when the device itself is astray.
+    fn newest(&self, record: &Record, infos: &[(u64, Bytes)]) -> Option<VerifiableGroupInfo> {
+        newest(&self.group_key, &record.group, infos, |position| {
+            let skipped = record.settled + 1..=record.position;
+            position >= record.settled && (self.astray || !skipped.contains(&position))
+        })
+    }
+}
+
+/// The newest GroupInfo that opens, of the positions that count. Rubbish is passed over.
 fn newest(
     key: &Secret<32>,
-    record: &Record,
+    group: &GroupId,
     infos: &[(u64, Bytes)],
+    counts: impl Fn(u64) -> bool,
 ) -> Option<VerifiableGroupInfo> {
     let mut infos: Vec<_> = infos
         .iter()
-        .filter(|(position, _)| *position >= record.position)
+        .filter(|(position, _)| counts(*position))
         .collect();
     infos.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
     infos.iter().find_map(|(position, sealed)| {
-        let info = keys::open_group_info(key, &record.group, *position, sealed)?;
-        (info.group_id().as_slice() == record.group.as_bytes()).then_some(info)
+        let info = keys::open_group_info(key, group, *position, sealed)?;
+        (info.group_id().as_slice() == group.as_bytes()).then_some(info)
     })
 }

@@ -1,9 +1,13 @@
 //! What we keep of a group beside its MLS state.
 
+use std::collections::BTreeSet;
+
 use commucat_crypto::secret::Secret;
 use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Invalid;
+use super::device::Leaf;
 use super::error::ChatError;
 use super::intent::Intent;
 use super::store::{Label, Store, StoreError};
@@ -22,6 +26,9 @@ pub(super) struct Record {
     pub(super) sealed_ref: SealedRef,
     /// The highest log position handled.
     pub(super) position: u64,
+    /// The highest position whose entry took effect; those between the two were skipped.
+    pub(super) settled: u64,
+    pub(super) doubts: Doubts,
     /// The counter of the last own content.
     pub(super) counter: u64,
     pub(super) state: State,
@@ -39,6 +46,41 @@ pub(super) enum State {
     Member,
     Removed,
     Closed,
+}
+
+/// Signs since `settled` that the others have gone on without this device.
+///
+/// One member alone must not be able to make it believe so: whoever follows a GroupInfo joins the
+/// group of whoever made that, and anybody can put one into the log.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Doubts {
+    /// A commit by this device that it does not know: its state was restored from a copy.
+    own: bool,
+    /// Accounts whose commits do not fit this device's state.
+    accounts: BTreeSet<[u8; 32]>,
+}
+
+impl Doubts {
+    /// Takes note of a skipped entry by `author`.
+    pub(super) fn note(&mut self, invalid: Invalid, author: Option<&Leaf>, own: &Handle) {
+        let Some(author) = author else { return };
+        if matches!(invalid, Invalid::NotOurs) {
+            self.own |= author.handle == *own;
+        } else if matches!(invalid, Invalid::Epoch | Invalid::Mls) {
+            self.accounts.insert(*author.device.account.as_bytes());
+        }
+    }
+
+    /// Whether they are reason enough to follow others: an own unknown commit, or those of two
+    /// accounts, or of the only one that there is.
+    pub(super) fn suffice(&self, leaves: &[Leaf], own: &Handle) -> bool {
+        let others: BTreeSet<_> = leaves
+            .iter()
+            .filter(|leaf| leaf.handle != *own)
+            .map(|leaf| leaf.device.account)
+            .collect();
+        self.own || (!self.accounts.is_empty() && self.accounts.len() >= others.len().min(2))
+    }
 }
 
 /// A commit that waits for the hub's answer.

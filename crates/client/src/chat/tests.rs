@@ -2,6 +2,7 @@
 
 mod commits;
 mod external;
+mod forks;
 mod hostile;
 mod hub;
 mod intruders;

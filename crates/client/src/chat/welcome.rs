@@ -9,7 +9,7 @@ use openmls::prelude::{MlsMessageBodyIn, RatchetTreeIn, Welcome};
 
 use super::package::{Published, Use};
 use super::profile::{self, Context};
-use super::record::{Record, State};
+use super::record::{Doubts, Record, State};
 use super::store::Label;
 use super::{Chat, ChatError, device, keys};
 
@@ -113,6 +113,8 @@ impl Chat {
             handle: published.handle.0,
             sealed_ref: invite.sealed_ref,
             position: invite.position,
+            settled: invite.position,
+            doubts: Doubts::default(),
             counter: old.map_or(0, |old| old.counter),
             state: State::Member,
             join_seed: None,

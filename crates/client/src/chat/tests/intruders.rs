@@ -6,7 +6,7 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::Handle;
 
 use super::*;
-use crate::chat::record::State;
+use crate::chat::record::{Doubts, State};
 
 /// A group of an owner and two members that lets people in by link, and somebody outside who
 /// knows the group key.
@@ -108,6 +108,8 @@ fn record(group: GroupId, handle: Secret<32>) -> Record {
         handle,
         sealed_ref: SealedRef::new([9; 65]),
         position: 0,
+        settled: 0,
+        doubts: Doubts::default(),
         counter: 0,
         state: State::Joining,
         join_seed: None,
