@@ -311,6 +311,12 @@ impl<L> Lane<L> {
         self.window.len()
     }
 
+    /// Whether every entry in the window is on disk: no ticket waits for this lane.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.spooling && self.window.first_held().is_none()
+    }
+
     /// Whether the window is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {

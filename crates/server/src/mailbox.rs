@@ -167,12 +167,12 @@ impl Mailboxes {
     pub(crate) async fn drain(&self) {
         loop {
             let emptied = self.0.emptied.notified();
-            let mut left = 0_usize;
+            let mut settled = true;
             for mailbox in self.all() {
                 self.with_lane(&mailbox, Lane::drain);
-                left += mailbox.state.lock().lane.len();
+                settled &= mailbox.state.lock().lane.is_settled();
             }
-            if left == 0 && self.0.spooler.is_idle() {
+            if settled && self.0.spooler.is_idle() {
                 return;
             }
             emptied.await;

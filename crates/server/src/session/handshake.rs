@@ -135,9 +135,7 @@ fn read_hello(frame: Frame) -> Result<Hello, Refused> {
     }
     let bad = |_| Refused::clear(Title::InvalidControlPayload, "HELLO is not what it must be");
     let offered = OfferedVersions::decode(&frame.payload).map_err(bad)?;
-    let mut theirs = offered.supported_versions;
-    theirs.push(offered.version);
-    if version::highest_common(SUPPORTED, &theirs) != Some(VERSION) {
+    if version::highest_common(SUPPORTED, &offered.supported_versions) != Some(VERSION) {
         let mut problem = Problem::new(Title::ProtocolVersionMismatch, "no version in common");
         problem.extra.versions = SUPPORTED.to_vec();
         return Err(Refused::Clear(problem));
