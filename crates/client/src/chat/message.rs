@@ -1,10 +1,12 @@
 //! Application messages: seal before the outbox, open from the queue (CCP-1 sections 4 and 5.5).
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::id::{AccountKey, DeviceId, GroupId, MessageId};
 use commucat_proto::time::Timestamp;
 use openmls::framing::errors::MessageDecryptionError;
-use openmls::group::{MlsGroup, ProcessMessageError, ValidationError};
+use openmls::group::{MlsGroup, PastEpochDeletion, ProcessMessageError, ValidationError};
 use openmls::prelude::{
     ContentType, MlsMessageBodyIn, ProcessedMessage, ProcessedMessageContent, ProtocolMessage,
 };
@@ -140,6 +142,27 @@ impl Chat {
         let received = self.open_with(&mut mls, msg, message);
         self.put_back(*group, mls);
         received
+    }
+
+    /// Deletes the keys of past epochs that ended before `before`; at most 3 are kept anyway. Call it
+    /// once a day for each group, with the current time less `limits.relay_ttl`: no frame that old
+    /// is on its way any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`].
+    pub fn forget_epochs(&mut self, group: &GroupId, before: Timestamp) -> Result<(), ChatError> {
+        let cutoff = UNIX_EPOCH + Duration::from_millis(before.as_millis());
+        self.attempt(group, |chat| {
+            let mut mls = chat.take(group)?;
+            mls.delete_past_epoch_secrets(
+                &chat.provider,
+                PastEpochDeletion::before_timestamp(cutoff),
+            )
+            .map_err(ChatError::mls("forget past epochs"))?;
+            chat.put_back(*group, mls);
+            Ok(())
+        })
     }
 
     fn open_with(

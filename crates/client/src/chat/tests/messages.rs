@@ -178,3 +178,33 @@ fn a_commit_in_a_message_is_no_message() {
     world.settle();
     world.assert_agreement();
 }
+
+#[test]
+fn keys_of_past_epochs_are_forgotten_by_their_age() {
+    let mut world = World::new(Suite::Classical, 2);
+    let group = world.group;
+    let (_, first) = world.devices[0].text(&group, "one");
+    let (_, second) = world.devices[0].text(&group, "two");
+    world.change(0, Intent::Update);
+    // OpenMLS stamps epochs with the machine's clock.
+    let long_ago = Timestamp::from_millis(1_000_000_000_000);
+    let far_ahead = Timestamp::from_millis(9_000_000_000_000);
+
+    world.devices[1]
+        .chat
+        .forget_epochs(&group, long_ago)
+        .unwrap();
+    assert_eq!(
+        world.devices[1].reads(&group, &first).as_deref(),
+        Some("one")
+    );
+    world.devices[1]
+        .chat
+        .forget_epochs(&group, far_ahead)
+        .unwrap();
+    world.devices[1].commit();
+    world.devices[1].reload();
+
+    assert_eq!(world.devices[1].reads(&group, &second), None);
+    world.assert_reachable(0);
+}
