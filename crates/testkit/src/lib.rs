@@ -7,4 +7,6 @@ pub mod checker;
 pub mod history;
 pub mod people;
 pub mod random;
+pub mod recorder;
 pub mod server;
+pub mod traffic;

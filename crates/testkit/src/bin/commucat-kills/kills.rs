@@ -1,0 +1,258 @@
+//! The cycles: traffic, death, another life; and the verdict.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use commucat_client::{Client, Tick};
+use commucat_testkit::checker::{self, Verdict};
+use commucat_testkit::history::{Act, History, Key};
+use commucat_testkit::people::{Circle, PREPARATION, Room, until};
+use commucat_testkit::random::Random;
+use commucat_testkit::recorder::Recorder;
+use commucat_testkit::server::{Options, START_WAIT, Server};
+use commucat_testkit::traffic::{Manner, Phase, Player, STILL_WAIT, read_all, settle};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::{grouped, say};
+
+const NAMES: [&str; 3] = ["alice", "bob", "carol"];
+const DEVICES: usize = 2;
+/// The second devices of the first two come and go.
+const COMING_AND_GOING: [usize; 2] = [1, 3];
+/// Longest that the traffic runs before a kill, once it runs, and that the server is away.
+const RUNS_MS: u64 = 1_500;
+const AWAY_MS: u64 = 250;
+/// Longest from a kill while starting to the start.
+const STARTS_MS: u64 = 300;
+
+/// Runs the suite; the line of figures.
+pub(crate) async fn run(cycles: u32, seed: u64) -> Result<String> {
+    let mut random = Random::new(seed);
+    let started = Instant::now();
+    let mut server = Server::start(Options::default().for_load()).await?;
+    let directory = tempfile::tempdir()?;
+    let circle = Circle::gather(&server, directory.path(), &NAMES, DEVICES).await?;
+    let rooms = [
+        circle.group().await?,
+        circle.pair(0, 1).await?,
+        circle.pair(1, 2).await?,
+        circle.pair(0, 2).await?,
+    ];
+    say(&format!(
+        "{} devices in {} rooms after {:.1} s",
+        circle.seats.len(),
+        rooms.len(),
+        started.elapsed().as_secs_f64()
+    ));
+
+    let recorder = Recorder::new(rooms.iter().map(|room| room.seats.clone()).collect());
+    let judged = async {
+        let clients = live(
+            &mut server,
+            &circle,
+            &rooms,
+            &recorder,
+            (cycles, &mut random),
+        )
+        .await?;
+        sweep(&recorder, &clients, &rooms).await?;
+        let log = std::fs::read_to_string(server.stderr_file())?;
+        ensure!(!log.contains("panicked"), "the server panicked");
+        anyhow::Ok(())
+    };
+    let judged = judged.await;
+    let history = recorder.history();
+    let verdict = checker::check(&history);
+    let line = line(cycles, &verdict);
+    if judged.is_ok() && verdict.is_good() && verdict.acknowledged > 0 {
+        return Ok(line);
+    }
+    let kept = keep(&history, &verdict, &server, seed)?;
+    if let Err(error) = judged {
+        say(&format!("{error:#}"));
+    }
+    say(&line);
+    bail!("seed {seed}, history in {}", kept.display())
+}
+
+fn line(cycles: u32, verdict: &Verdict) -> String {
+    let mut line = format!(
+        "kills: {cycles} cycles, {} acknowledged, {} lost, {} twice",
+        grouped(verdict.acknowledged),
+        verdict.lost.len(),
+        verdict.twice.len()
+    );
+    if !verdict.disordered.is_empty() || !verdict.alien.is_empty() {
+        line.push_str(&format!(
+            ", {} out of order, {} from nowhere",
+            verdict.disordered.len(),
+            verdict.alien.len()
+        ));
+    }
+    line
+}
+
+/// Writes history, verdict and the server's log where they outlive the run.
+fn keep(history: &History, verdict: &Verdict, server: &Server, seed: u64) -> Result<PathBuf> {
+    let directory = std::env::temp_dir().join(format!("commucat-kills-{seed}"));
+    std::fs::create_dir_all(&directory)?;
+    history.write(&directory.join("history.jsonl"))?;
+    std::fs::write(directory.join("verdict"), format!("{verdict:#?}\n"))?;
+    std::fs::copy(server.stderr_file(), directory.join("server.log"))?;
+    Ok(directory)
+}
+
+/// Lets the devices talk while the server dies and comes back; returns when all is quiet.
+async fn live(
+    server: &mut Server,
+    circle: &Circle,
+    rooms: &[Room],
+    recorder: &Recorder,
+    (cycles, random): (u32, &mut Random),
+) -> Result<Vec<Client>> {
+    let (phase, told) = watch::channel(Phase::Talk);
+    let mut players = JoinSet::new();
+    for (device, seat) in circle.seats.iter().enumerate() {
+        let manner = if COMING_AND_GOING.contains(&device) {
+            Manner::ComesAndGoes
+        } else {
+            Manner::Stays
+        };
+        let way = (manner, told.clone());
+        let player = Player::new(circle, device, rooms, recorder, way, random)?;
+        let client = seat.client.clone();
+        players.spawn(async move { anyhow::Ok((device, player.live(client).await?)) });
+    }
+
+    let played = async {
+        for cycle in 0..cycles {
+            let end = if cycle == cycles / 2 {
+                End::Term
+            } else {
+                End::Kill
+            };
+            one_cycle(server, recorder, random, end).await?;
+        }
+        phase.send_replace(Phase::Listen);
+        settle(recorder).await?;
+        say("settled");
+        // What the server held back or would send again shows itself before the last words.
+        server.kill().await?;
+        server.restart().await?;
+        phase.send_replace(Phase::Last);
+        last_words(recorder, rooms).await?;
+        settle(recorder).await?;
+        phase.send_replace(Phase::End);
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        done = played => done?,
+        Some(ended) = players.join_next() => {
+            ended??;
+            bail!("a device ended too early");
+        }
+    }
+    let mut clients = Vec::new();
+    while let Some(ended) = players.join_next().await {
+        clients.push(ended??);
+    }
+    clients.sort_by_key(|(device, _)| *device);
+    Ok(clients.into_iter().map(|(_, client)| client).collect())
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Kill,
+    Term,
+}
+
+/// One life of the server, from its running to its running again.
+async fn one_cycle(
+    server: &mut Server,
+    recorder: &Recorder,
+    random: &mut Random,
+    end: End,
+) -> Result<()> {
+    // Most lives are long enough for acknowledgements, some end while the devices come back.
+    let is_long = end == End::Term || random.below(4) > 0;
+    if is_long {
+        let mut progress = recorder.progress();
+        let before = progress.borrow().acknowledged;
+        let more = progress.wait_for(|progress| progress.acknowledged > before);
+        let seen = timeout(STILL_WAIT, more).await;
+        drop(seen.context("nothing is acknowledged any more")??);
+    }
+    sleep(random.wait(if is_long { RUNS_MS } else { STARTS_MS })).await;
+    ensure!(server.is_running(), "the server ended by itself");
+    if end == End::Term {
+        let status = server.terminate().await?;
+        ensure!(status.success(), "SIGTERM ended with {status}");
+    } else {
+        server.kill().await?;
+    }
+    sleep(random.wait(AWAY_MS)).await;
+    if random.below(6) == 0 {
+        // Killed while it starts.
+        server.launch()?;
+        sleep(random.wait(STARTS_MS)).await;
+        server.kill().await?;
+    }
+    timeout(START_WAIT, server.restart()).await?
+}
+
+/// Waits until every device's last word in every room is acknowledged.
+async fn last_words(recorder: &Recorder, rooms: &[Room]) -> Result<()> {
+    let wanted: usize = rooms.iter().map(|room| room.seats.len()).sum();
+    let before = recorder.history().entries.len();
+    let mut progress = recorder.progress();
+    loop {
+        let history = recorder.history();
+        let new = history.entries.iter().skip(before);
+        let acknowledged = new.filter(|entry| matches!(entry.act, Act::Ack(_)));
+        if acknowledged.count() >= wanted {
+            return Ok(());
+        }
+        let changed = timeout(STILL_WAIT, progress.changed()).await;
+        changed.context("the last words are not acknowledged")??;
+    }
+}
+
+/// Compares what the devices showed with the histories that they keep.
+async fn sweep(recorder: &Recorder, clients: &[Client], rooms: &[Room]) -> Result<()> {
+    for (device, client) in clients.iter().enumerate() {
+        until(client, "an empty outbox", async |client| {
+            Ok((client.status().await?.outbox == 0).then_some(()))
+        })
+        .await?;
+        for (room, one) in rooms.iter().enumerate() {
+            if !one.seats.contains(&device) {
+                continue;
+            }
+            let kept = read_all(client, one).await?;
+            for (text, tick) in &kept {
+                if let (Some(key), Some(Tick::Stored | Tick::Delivered | Tick::Read)) =
+                    (Key::parse(text), tick)
+                {
+                    recorder.acknowledged(key);
+                }
+            }
+            let kept = kept.iter().filter(|(text, _)| text != PREPARATION);
+            let kept: Vec<_> = kept.map(|(text, _)| Key::parse(text)).collect();
+            let history = recorder.history();
+            let shown = history.entries.iter().filter_map(|entry| match entry.act {
+                Act::Show(key) if entry.device == device && key.room == room => Some(Some(key)),
+                _ => None,
+            });
+            let is_same = shown.eq(kept);
+            ensure!(
+                is_same,
+                "device {device} keeps another history of room {room} than it showed"
+            );
+        }
+        client.shutdown().await;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `commucat-kills`: kills the server under traffic and shows that nothing is lost or shown twice;
+//! then shows that messages between devices that are online touch no disk.
+
+mod kills;
+mod quiet;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+use commucat_testkit::random::Random;
+
+/// Kill the server under traffic, again and again, and judge what the devices saw
+#[derive(Debug, Parser)]
+struct Args {
+    /// How often the server is killed; once of it by SIGTERM
+    #[arg(long, default_value_t = 10)]
+    cycles: u32,
+
+    /// Repeat the random choices of another run
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Messages that must cause no write to the store
+    #[arg(long, default_value_t = 10_000)]
+    messages: u64,
+
+    /// Only count the writes, do not kill
+    #[arg(long)]
+    quiet_disk: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = async {
+        let seed = args.seed.map_or_else(Random::seed, Ok)?;
+        say(&format!("seed {seed}"));
+        say(&quiet::run(args.messages).await?);
+        if !args.quiet_disk {
+            say(&kills::run(args.cycles, seed).await?);
+        }
+        anyhow::Ok(())
+    };
+    match done.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    // Whoever closed the pipe does not want it.
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
+/// A number with commas.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn thousands_are_set_apart() {
+        let all = [0, 999, 1000, 12_345, 1_234_567].map(super::grouped);
+
+        assert_eq!(all, ["0", "999", "1,000", "12,345", "1,234,567"]);
+    }
+}
