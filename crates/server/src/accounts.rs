@@ -189,6 +189,7 @@ impl Accounts {
 }
 
 /// What a device is told when the store fails. The failure is logged where it is handled: here.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub(crate) fn storage(failure: StoreError) -> Problem {
     error!(error = %chain(&failure), "the store failed");
     Problem::new(

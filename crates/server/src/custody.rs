@@ -92,14 +92,12 @@ impl Leg {
             }
             Some(Part::Return(returning, leg)) => {
                 let verdict = returning.ticket.lock().settle(leg, outcome);
-                returning.carry_out(verdict);
+                returning.carry_out(verdict.as_ref());
             }
-            Some(Part::Kept(waiter)) => {
-                if outcome == Outcome::Failed {
-                    waiter.failed.store(true, Ordering::Release);
-                }
+            Some(Part::Kept(waiter)) if outcome == Outcome::Failed => {
+                waiter.failed.store(true, Ordering::Release);
             }
-            None => {}
+            Some(Part::Kept(_)) | None => {}
         }
     }
 }
@@ -157,7 +155,7 @@ const REASONS: [Reason; 6] = [
 ];
 
 impl Returning {
-    fn carry_out(&self, verdict: Option<Verdict>) {
+    fn carry_out(&self, verdict: Option<&Verdict>) {
         let outcome = match verdict {
             None => return,
             Some(Verdict::Failed) => Outcome::Failed,

@@ -173,9 +173,7 @@ impl Hub {
             body: msg.payload().clone(),
         };
         let except = view.index(&binding.handle);
-        self.0
-            .router
-            .accept(frame, &envelope, &view.places, except, Instant::now());
+        self.0.router.accept(frame, &envelope, &view.places, except);
         if view.places.contains(&Place::Gone) {
             self.depart(binding.group, &view);
         }

@@ -130,8 +130,8 @@ impl Router {
         envelope: &Envelope,
         places: &[Place],
         except: Option<usize>,
-        now: Instant,
     ) {
+        let now = Instant::now();
         let mailboxes = &self.0.mailboxes;
         custody::accept(frame, mailboxes, |leg| {
             for (index, place) in places.iter().enumerate() {

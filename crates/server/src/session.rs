@@ -174,12 +174,12 @@ impl Sessions {
             }
         };
         link.answer(|out| {
-            encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out)
+            encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out);
         });
         let attached = Arc::new(self.mailboxes.attach(device.queue, link.clone()));
         let Wire { reader, writer, .. } = wire;
         let mut outbound = Outbound::new(self, link.clone(), Arc::clone(&attached), sealer, writer);
-        let inbound = Inbound::new(self, device, link.clone(), attached, opener, reader);
+        let inbound = Inbound::new(self, device, (link.clone(), attached), opener, reader);
 
         let ended = {
             let reading = inbound.run(rest, opened);

@@ -19,7 +19,7 @@ pub struct Problem {
     /// Key 3: for people; never repeats what the other side sent.
     pub detail: Cow<'static, str>,
     /// Key 4.
-    pub extra: ProblemExtra,
+    pub extra: Box<ProblemExtra>,
     /// Key 5: the request or MSG that it concerns. Without it the connection ends.
     pub sequence: Option<u32>,
 }
@@ -28,7 +28,7 @@ impl Problem {
     /// A problem that ends the connection.
     #[must_use]
     pub fn new(title: Title, detail: &'static str) -> Self {
-        let extra = ProblemExtra::default();
+        let extra = Box::default();
         Self {
             title,
             detail: Cow::Borrowed(detail),
@@ -74,8 +74,8 @@ impl Cbor for Problem {
             map.key(1).text(self.title.as_str());
             map.key(2).uint(self.title.status());
             map.key(3).text(&self.detail);
-            if self.extra != ProblemExtra::default() {
-                map.put(4, &self.extra);
+            if *self.extra != ProblemExtra::default() {
+                map.put(4, &*self.extra);
             }
             map.put_some(5, self.sequence.as_ref());
         });
@@ -83,14 +83,14 @@ impl Cbor for Problem {
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CborError> {
         let (mut title, mut name, mut status, mut detail) = (None, None, None, None);
-        let (mut extra, mut sequence) = (ProblemExtra::default(), None);
+        let (mut extra, mut sequence) = (Box::<ProblemExtra>::default(), None);
         from.map(|key, from| {
             match key {
                 0 => title = Some(read_title(from.text()?)?),
                 1 => name = Some(from.text()?),
                 2 => status = Some(from.uint()?),
                 3 => detail = Some(from.text()?.to_owned()),
-                4 => extra = ProblemExtra::read(from)?,
+                4 => *extra = ProblemExtra::read(from)?,
                 5 => sequence = Some(u32::read(from)?),
                 _ => from.skip()?,
             }
@@ -195,10 +195,10 @@ impl Problem {
     pub fn of_json(raw: &[u8]) -> Result<Self, JsonError> {
         let json: ProblemJson<'_> = super::handshake::of_json(raw)?;
         let title = Title::of_urn(&json.urn).ok_or(JsonError::Member("type"))?;
-        let extra = ProblemExtra {
+        let extra = Box::new(ProblemExtra {
             versions: json.versions,
             ..ProblemExtra::default()
-        };
+        });
         let detail = Cow::Owned(json.detail.into_owned());
         Ok(Self {
             title,

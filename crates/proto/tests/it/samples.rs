@@ -452,12 +452,12 @@ fn events() -> Vec<Sample<FromServer>> {
 
 fn problems() -> Vec<Sample<FromServer>> {
     let conflict = Problem {
-        extra: ProblemExtra {
+        extra: Box::new(ProblemExtra {
             head: Some(302),
             missing: vec![entry(), small_entry()],
             more: true,
             ..ProblemExtra::default()
-        },
+        }),
         ..Problem::new(Title::Conflict, "position taken").of_frame(70_000)
     };
     let fatal = Problem::new(Title::Replaced, "the device connected again");

@@ -207,10 +207,10 @@ fn auth_is_that_of_the_vectors() {
 #[test]
 fn an_error_in_clear_is_that_of_the_vectors() {
     let mismatch = Problem {
-        extra: ProblemExtra {
+        extra: Box::new(ProblemExtra {
             versions: vec![2],
             ..ProblemExtra::default()
-        },
+        }),
         ..Problem::new(Title::ProtocolVersionMismatch, "version 2 only")
     };
     let rejected = Problem::new(Title::HandshakeRejected, "");

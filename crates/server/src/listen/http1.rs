@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
+use futures_util::FutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
@@ -100,10 +101,10 @@ fn connect<E: Serve>(
     let reader = CarrierReader::Body(BodyReader::new(request.into_body()));
     let carrier = open.carrier(reader, CarrierWriter::Body(writer), span.clone());
     let session = Arc::clone(&shell.engine).serve(carrier);
-    shell.tasks.spawn(async move {
-        session.instrument(span).await;
-        drop(open);
-    });
+    // Combinators, because an `async` block would hold the session twice.
+    shell
+        .tasks
+        .spawn(session.instrument(span).map(move |()| drop(open)));
     routes::connect_head().map(|()| Body::new(body))
 }
 

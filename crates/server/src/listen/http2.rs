@@ -1,16 +1,20 @@
 //! HTTP/2: `/connect` on split halves of streams, everything else through the router.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
@@ -37,6 +41,8 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const REQUESTS_MAX: u32 = 16;
 /// A connection without a stream for so long ends.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a client has to take the GOAWAY.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Longest answer of the router, a bound against mistakes only.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -67,7 +73,7 @@ where
     match timeout(limits.tls_timeout, handshake).await {
         Ok(Ok(connection)) => {
             let tasks = shell.tasks.clone();
-            tasks.spawn(serve(shell, connection, client));
+            tasks.spawn(Serving::new(shell, connection, client));
         }
         Ok(Err(error)) => count_end(&shell, &error),
         Err(_) => {
@@ -76,41 +82,99 @@ where
     }
 }
 
-async fn serve<E, S>(shell: Arc<Shell<E>>, mut connection: Http2<S>, client: Arc<Client>)
+/// How far the end of a connection is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    /// GOAWAY is out; streams go on.
+    Draining,
+    /// Nothing was asked for too long; the client has a moment to take the GOAWAY.
+    Ending,
+}
+
+/// One connection.
+///
+/// Written by hand: an `async fn` would hold the connection twice, as its argument and as its own,
+/// and idle connections are what memory is spent on.
+struct Serving<E, S: AsyncRead + AsyncWrite + Unpin> {
+    shell: Arc<Shell<E>>,
+    connection: Http2<S>,
+    client: Arc<Client>,
+    phase: Phase,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    pause: Pin<Box<Sleep>>,
+    _open: Open,
+}
+
+impl<E, S> Serving<E, S>
 where
     E: Serve,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let _open = Open::new(&shell, Protocol::Http2);
-    let mut draining = false;
-    // The first request must come soon; a later pause may be longer.
-    let mut pause = shell.limits.tls_timeout;
-    loop {
-        tokio::select! {
-            accepted = connection.accept() => match accepted {
+    fn new(shell: Arc<Shell<E>>, connection: Http2<S>, client: Arc<Client>) -> Self {
+        Self {
+            connection,
+            client,
+            phase: Phase::Open,
+            stop: Box::pin(shell.stop.clone().cancelled_owned()),
+            // The first request must come soon; a later pause may be longer.
+            pause: Box::pin(sleep(shell.limits.tls_timeout)),
+            _open: Open::new(&shell, Protocol::Http2),
+            shell,
+        }
+    }
+
+    fn wait(&mut self, pause: Duration) {
+        self.pause
+            .as_mut()
+            .reset(tokio::time::Instant::now() + pause);
+    }
+
+    /// Takes what came; ready when the connection has ended.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match ready!(self.connection.poll_accept(cx)) {
                 Some(Ok((request, respond))) => {
-                    pause = IDLE;
-                    dispatch(&shell, &client, request, respond);
+                    self.wait(IDLE);
+                    dispatch(&self.shell, &self.client, request, respond);
                 }
                 Some(Err(error)) => {
-                    count_end(&shell, &error);
-                    return;
+                    count_end(&self.shell, &error);
+                    return Poll::Ready(());
                 }
-                None => return,
-            },
-            () = shell.stop.cancelled(), if !draining => {
-                draining = true;
-                connection.graceful_shutdown();
+                None => return Poll::Ready(()),
             }
-            () = sleep(pause) => {
-                if client.has_streams() {
-                    continue;
-                }
-                shell.metrics.refused.of(Refusal::Idle).inc();
-                connection.abrupt_shutdown(Reason::NO_ERROR);
-                // The GOAWAY goes out if the client takes it; it has had its time otherwise.
-                let _ended = timeout(Duration::from_secs(1), connection.accept()).await;
-                return;
+        }
+    }
+}
+
+impl<E, S> Future for Serving<E, S>
+where
+    E: Serve,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.phase == Phase::Open && this.stop.as_mut().poll(cx).is_ready() {
+            this.phase = Phase::Draining;
+            this.connection.graceful_shutdown();
+        }
+        loop {
+            if this.poll_requests(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            ready!(this.pause.as_mut().poll(cx));
+            if this.client.has_streams() {
+                this.wait(IDLE);
+            } else if this.phase == Phase::Ending {
+                return Poll::Ready(());
+            } else {
+                this.phase = Phase::Ending;
+                this.shell.metrics.refused.of(Refusal::Idle).inc();
+                this.connection.abrupt_shutdown(Reason::NO_ERROR);
+                this.wait(FAREWELL);
             }
         }
     }
@@ -164,10 +228,10 @@ fn connect<E: Serve>(
     let writer = CarrierWriter::Stream(StreamWriter::new(body));
     let carrier = open.carrier(reader, writer, span.clone());
     let session = Arc::clone(&shell.engine).serve(carrier);
-    shell.tasks.spawn(async move {
-        session.instrument(span).await;
-        drop(open);
-    });
+    // Combinators, because an `async` block would hold the session twice.
+    shell
+        .tasks
+        .spawn(session.instrument(span).map(move |()| drop(open)));
 }
 
 async fn answer<E: Serve>(

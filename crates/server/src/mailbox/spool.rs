@@ -150,7 +150,7 @@ fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
             commucat_storage::Spooled::Refused(Refusal::Gone) => Spooled::Gone,
         });
         mailboxes.with_lane(&job.mailbox, |lane, effects| {
-            lane.spooled(outcomes, effects)
+            lane.spooled(outcomes, effects);
         });
     }
 }

@@ -116,7 +116,7 @@ pub(super) async fn run(
     wire: &mut Wire,
     peer: PeerTag,
 ) -> Result<Established, Refused> {
-    let hello = read_hello(wire.frame().await?)?;
+    let hello = read_hello(&wire.frame().await?)?;
     let Some(local) = sessions.keys.noise_key(&hello.key, clock::now()) else {
         return Err(Refused::rejected());
     };
@@ -126,7 +126,7 @@ pub(super) async fn run(
     }
 }
 
-fn read_hello(frame: Frame) -> Result<Hello, Refused> {
+fn read_hello(frame: &Frame) -> Result<Hello, Refused> {
     if frame.header.kind != FrameType::Hello {
         return Err(Refused::clear(
             Title::InvalidFrameType,

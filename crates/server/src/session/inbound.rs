@@ -58,8 +58,7 @@ impl Inbound {
     pub(super) fn new(
         sessions: &Sessions,
         device: Device,
-        link: Link,
-        attached: Arc<Attached>,
+        (link, attached): (Link, Arc<Attached>),
         opener: Opener,
         reader: CarrierReader,
     ) -> Self {
@@ -156,14 +155,14 @@ impl Inbound {
                 debug!(%error, frame = kind.name(), "a payload is refused");
                 let title = Title::from(error);
                 let problem = Problem::new(title, "the payload is not what it must be");
-                return match kind {
-                    FrameType::Msg => self.refuse_message(channel, sequence, problem),
-                    _ if kind.is_request() && title == Title::InvalidControlPayload => {
-                        self.answer_problem(problem, sequence);
-                        Ok(())
-                    }
-                    _ => Err(Ended::Fatal(title)),
-                };
+                if kind == FrameType::Msg {
+                    return self.refuse_message(channel, sequence, problem);
+                }
+                if !kind.is_request() || title != Title::InvalidControlPayload {
+                    return Err(Ended::Fatal(title));
+                }
+                self.answer_problem(problem, sequence);
+                return Ok(());
             }
         };
         match payload {
@@ -181,8 +180,14 @@ impl Inbound {
                 Ok(())
             }
             FromClient::Padding => Ok(()),
-            request => {
-                self.request(channel, sequence, request).await;
+            FromClient::Join(_)
+            | FromClient::Leave(_)
+            | FromClient::KeyUpdate(_)
+            | FromClient::GroupCreate(_)
+            | FromClient::KeyPackage(_)
+            | FromClient::Directory(_)
+            | FromClient::Fetch(_) => {
+                self.request(channel, sequence, payload).await;
                 Ok(())
             }
         }

@@ -298,6 +298,23 @@ const fn detail(title: Title) -> &'static str {
         Title::IdleTimeout => "nothing came for too long",
         Title::RateLimited => "more messages unanswered than the limits allow",
         Title::StorageFailure => "the store is not available",
-        _ => "the connection cannot go on",
+        Title::InvalidFrameType
+        | Title::VarintOverflow
+        | Title::TruncatedFrame
+        | Title::IdentifierOutOfRange
+        | Title::SequenceOutOfOrder
+        | Title::FrameTooLarge
+        | Title::ControlPayloadTooLarge
+        | Title::PayloadTooLarge
+        | Title::InvalidControlPayload
+        | Title::ProtocolVersionMismatch
+        | Title::HandshakeRejected
+        | Title::HandshakeTimeout
+        | Title::NotJoined
+        | Title::Conflict
+        | Title::EpochOld
+        | Title::Forbidden
+        | Title::NotFound
+        | Title::FederationFailure => "the connection cannot go on",
     }
 }
