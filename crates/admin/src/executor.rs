@@ -100,7 +100,8 @@ enum ExecuteError {
 impl From<ExecuteError> for Failure {
     fn from(error: ExecuteError) -> Self {
         let kind = match error {
-            ExecuteError::NoInvite | ExecuteError::NoDevice => FailureKind::NotFound,
+            ExecuteError::NoInvite => FailureKind::NoInvite,
+            ExecuteError::NoDevice => FailureKind::NoDevice,
             ExecuteError::ManyInvites => FailureKind::Ambiguous,
             ExecuteError::Invalid(_) => FailureKind::Invalid,
             ExecuteError::Keys(_) | ExecuteError::NotReloaded(_) => FailureKind::Keys,

@@ -211,8 +211,10 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// There is no such invite or device.
-    NotFound,
+    /// There is no such invite.
+    NoInvite,
+    /// There is no such device.
+    NoDevice,
     /// More than one invite begins like that.
     Ambiguous,
     /// A value that is not allowed.

@@ -15,7 +15,7 @@ use crate::response::{Keys, NoiseKey, millis};
 
 impl<L: Live> Executor<L> {
     pub(super) async fn keys(&self) -> Result<Keys, ExecuteError> {
-        let keyring = self.keyring(|keyring| Ok(keyring)).await?;
+        let keyring = self.keyring(Ok).await?;
         Ok(shown(&keyring, None))
     }
 

@@ -154,12 +154,12 @@ async fn an_invite_is_made_listed_by_its_name_and_revoked_by_the_beginning_of_it
 
     assert_eq!(link.host.as_str(), "chat.example.org:8443");
     assert_eq!(link.domain.as_str(), "chat.example.org");
-    assert_eq!(listed.invites, [made.invite.clone()]);
+    assert_eq!(listed.invites, std::slice::from_ref(&made.invite));
     assert!(!listed.more);
     assert_eq!(made.invite.expires_ms, NOW.as_millis() + 60_000);
     assert_eq!(revoked, Answer::InviteRevoked(made.invite));
     let again = Request::RevokeInvite { invite: prefix };
-    assert_eq!(world.failure(again).await, FailureKind::NotFound);
+    assert_eq!(world.failure(again).await, FailureKind::NoInvite);
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn a_revoked_device_is_gone_its_session_is_told_and_the_ledger_has_it() {
     assert_eq!(*world.told.0.lock().unwrap(), ["phone"]);
     assert_eq!(*world.kinds.0.lock().unwrap(), ["device_revoked"]);
     let again = Request::RevokeDevice { device: device() };
-    assert_eq!(world.failure(again).await, FailureKind::NotFound);
+    assert_eq!(world.failure(again).await, FailureKind::NoDevice);
 }
 
 #[tokio::test]

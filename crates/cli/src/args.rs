@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::time::parse_span;
+
+const AFTER_HELP: &str = "\
+Examples:
+  commucat-cli init                        make keys, store and the first invite
+  commucat-cli invite create --uses 5 --expires 7d --qr
+  commucat-cli device list
+  commucat-cli diagnose                    look at everything, with a hint for each problem
+  commucat-cli --data /var/lib/commucat config show
+
+While the server runs, commands go to it over `admin.sock` in its data directory; otherwise
+they open the store themselves. Run them as the server's user, in its directory or with the
+same --config, --data and COMMUCAT_* variables.
+
+Exit codes: 0 done, 1 not done (or `diagnose` found a failure), 2 wrong use, 70 a defect of this
+program.";
+
+/// Administration of a CommuCat server
+#[derive(Clone, Debug, Parser)]
+#[command(name = "commucat-cli", version, after_help = AFTER_HELP)]
+pub struct Args {
+    /// Configuration file; without it `commucat.toml` of this directory, if there is one
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "COMMUCAT_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+
+    /// Directory of everything that the server keeps
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<String>,
+
+    /// Domain of the server, the part of every address behind the `@`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub domain: Option<String>,
+
+    /// Any key of the configuration, as `block.name=value`; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Make the data directory, the keys, the store and the first invite
+    ///
+    /// The server does the same on its first start; this is for whoever wants to see and back up the
+    /// keys before anybody connects. What exists is left as it is.
+    Init,
+    /// Bring the store up to date with this release
+    ///
+    /// The server does the same when it starts. Make a backup first: an older release refuses a newer
+    /// store.
+    Migrate,
+    /// Replace keys of this domain
+    ///
+    /// Without a flag: the Noise key, by which clients know the server in the handshake. Old and new
+    /// are both accepted for 30 days, and nobody is disconnected.
+    RotateKeys(RotateKeys),
+    /// Look at configuration, files, certificate, clock, store, port and a real handshake
+    ///
+    /// Each check is ok, warn, fail or skip, with a hint for what to do. Exit code 1 if one failed.
+    Diagnose(Diagnose),
+    /// Make, list and revoke invites
+    #[command(subcommand)]
+    Invite(Invite),
+    /// List, show and revoke devices
+    #[command(subcommand)]
+    Device(Device),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// `rotate-keys`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RotateKeys {
+    /// The Noise key (default): once a year by itself, or when it may have been read by somebody
+    #[arg(long, group = "kind")]
+    pub noise: bool,
+    /// The domain key, which signs the others: only if it may have been stolen
+    ///
+    /// Clients and invites that know the old key follow a chain that the old key signs.
+    #[arg(long, group = "kind", requires = "yes")]
+    pub domain_key: bool,
+    /// The key that seals new references to queues; old references go on working
+    #[arg(long, group = "kind")]
+    pub references: bool,
+    /// Do it without asking; needed with --domain-key
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `diagnose`
+#[derive(Clone, Debug, clap::Args)]
+pub struct Diagnose {
+    /// Leave out the check of the whole store, which reads all of it
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// `invite`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Invite {
+    /// Make an invite and print its link, which cannot be shown again
+    Create {
+        /// How many accounts it opens
+        #[arg(long, value_name = "N", default_value_t = 1,
+              value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        uses: u32,
+        /// How long it lasts: a number with s, m, h, d or w
+        #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_span)]
+        expires: std::time::Duration,
+        /// Print a QR code too
+        #[arg(long)]
+        qr: bool,
+    },
+    /// List invites, oldest first
+    List,
+    /// Make an invite useless; accounts that it opened stay
+    Revoke {
+        /// The name in `invite list`, its first digits, or the whole link
+        #[arg(value_name = "INVITE")]
+        invite: String,
+    },
+}
+
+/// `device`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Device {
+    /// List all devices
+    List,
+    /// Show a device and what waits for it
+    Show {
+        /// Its id in `device list`
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
+    /// Shut a device out for good: its session ends, its queue and key packages are deleted
+    ///
+    /// The device stays in its account's list, which only the account can change; a new key of that
+    /// device is refused too.
+    Revoke {
+        /// Its id in `device list`
+        #[arg(value_name = "DEVICE")]
+        device: String,
+        /// Do it; without this flag the device is only shown
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `config`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Config {
+    /// Show every setting with its value and where it came from; secrets are hidden
+    Show {
+        /// Only settings that differ from their defaults
+        #[arg(long)]
+        changed: bool,
+    },
+    /// Print the commented file `commucat.toml` with all defaults
+    Reference,
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("needs the form block.name=value")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}

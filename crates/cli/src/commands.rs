@@ -1,0 +1,9 @@
+//! One file for each command.
+
+pub(crate) mod config;
+pub(crate) mod device;
+pub(crate) mod diagnose;
+pub(crate) mod init;
+pub(crate) mod invite;
+pub(crate) mod migrate;
+pub(crate) mod rotate_keys;
