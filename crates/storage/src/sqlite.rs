@@ -42,6 +42,11 @@ use writer::{Tx, Writer};
 /// Rows that one bounded step of a sweep touches at most.
 const SWEEP_ROWS: usize = 512;
 
+/// Whether there is a database in `directory`.
+pub(crate) fn is_made(directory: &std::path::Path) -> bool {
+    directory.join(open::DATABASE_FILE).exists()
+}
+
 /// Handle to an open database. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sqlite(Arc<Inner>);

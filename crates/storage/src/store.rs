@@ -47,6 +47,16 @@ pub enum Location {
     },
 }
 
+impl Location {
+    /// Whether a store was made there, to tell a wrong directory before one is made.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        match self {
+            Self::Sqlite { directory } => sqlite::is_made(directory),
+        }
+    }
+}
+
 /// How the store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -10,7 +10,7 @@ use crate::error::BackendError;
 use crate::{OpenError, StoreError};
 
 const LOCK_FILE: &str = "store.lock";
-const DATABASE_FILE: &str = "store.sqlite3";
+pub(super) const DATABASE_FILE: &str = "store.sqlite3";
 /// How often the lock is tried while another process goes away.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Readers never block the writer in WAL; this covers checkpoints and recovery.
