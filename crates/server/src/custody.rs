@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
-use commucat_routing::ticket::{Missed, Outcome, Reason, Ticket, Verdict};
+use commucat_routing::ticket::{Missed, Outcome, Reason, Status, Ticket, Verdict};
 use parking_lot::Mutex;
 
 use crate::events;
 use crate::mailbox::Mailboxes;
+use crate::metrics::label;
 use crate::session::Link;
 
 /// What a verdict needs to know of its frame.
@@ -30,6 +31,8 @@ pub(crate) struct Frame {
     pub(crate) message: MessageId,
     /// The fan-out list that legs name recipients in.
     pub(crate) recipients: Arc<[Handle]>,
+    /// When it came.
+    pub(crate) since: Instant,
 }
 
 struct Open {
@@ -112,7 +115,14 @@ impl Open {
     fn carry_out(open: &Arc<Self>, verdict: Option<Verdict>) {
         match verdict {
             None => {}
-            Some(Verdict::Done(status)) => open.frame.author.done(open.frame.sequence, status),
+            Some(Verdict::Done(status)) => {
+                let metrics = open.mailboxes.metrics();
+                metrics.acks.of(ack_label(status)).inc();
+                metrics
+                    .custody_seconds
+                    .observe(open.frame.since.elapsed().as_secs_f64());
+                open.frame.author.done(open.frame.sequence, status);
+            }
             Some(Verdict::Failed) => open.frame.author.failed(open.frame.sequence),
             Some(Verdict::Return(missed)) => Self::give_back(open, &missed),
         }
@@ -135,6 +145,11 @@ impl Open {
             if handles.is_empty() {
                 continue;
             }
+            open.mailboxes
+                .metrics()
+                .returned
+                .of(return_label(reason))
+                .inc();
             let envelope = events::undelivered(&frame.group, &frame.message, handles, reason);
             let leg = returning.ticket.lock().add(index);
             let leg = Leg(Some(Part::Return(Arc::clone(&returning), leg)));
@@ -142,6 +157,26 @@ impl Open {
                 .append(frame.author_queue, envelope, leg, Instant::now());
         }
         Leg(Some(Part::Return(returning, guard))).resolve(Outcome::Delivered);
+    }
+}
+
+const fn ack_label(status: Status) -> label::Ack {
+    match status {
+        Status::Stored => label::Ack::Stored,
+        Status::Relayed => label::Ack::Relayed,
+        Status::Delivered => label::Ack::Delivered,
+        Status::Refused => label::Ack::Refused,
+    }
+}
+
+const fn return_label(reason: Reason) -> label::Return {
+    match reason {
+        Reason::Full => label::Return::Full,
+        Reason::Gone => label::Return::Gone,
+        Reason::Expired => label::Return::Expired,
+        Reason::Forbidden => label::Return::Forbidden,
+        Reason::Epoch => label::Return::Epoch,
+        Reason::Blocked => label::Return::Blocked,
     }
 }
 

@@ -61,7 +61,12 @@ impl Engine {
             metrics,
         } = parts;
         let (background, drain) = (TaskTracker::new(), Drain::default());
-        let mailboxes = Mailboxes::new(store.clone(), settings(&config), memory(&config));
+        let mailboxes = Mailboxes::new(
+            store.clone(),
+            settings(&config),
+            memory(&config),
+            metrics.clone(),
+        );
         let domain = config.server.domain.clone();
         let router = Router::new(domain, keys.clone(), store.clone(), mailboxes.clone());
         let accounts = Accounts::new(

@@ -165,6 +165,7 @@ impl Hub {
             group: binding.group,
             message: msg.message(),
             recipients: Arc::clone(&view.handles),
+            since: Instant::now(),
         };
         let envelope = Envelope {
             key: DedupeKey::of(&binding.group, &msg.message(), &msg.ciphertext()),

@@ -77,6 +77,7 @@ async fn expire(
     let mut cursor = Some(SweepCursor::default());
     while let Some(from) = cursor.filter(|_| !stop.is_cancelled()) {
         let step = store.expire_entries(clock, ttl, from).await?;
+        mailboxes.metrics().expired.inc_by(step.entries);
         for (queue, _) in &step.gaps {
             mailboxes.poke(queue);
         }

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use commucat_proto::id::{DedupeKey, QueueId};
 use commucat_routing::lane::{
-    Attachment, Closed, Delivery, Effect, Envelope, Lane, Position, Pumped, SentEntry, Settings,
+    Attachment, Closed, Delivery, Effect, Envelope, Lane, Place, Position, Pumped, SentEntry,
+    Settings,
 };
 use commucat_storage::{RowId, Store};
 use parking_lot::Mutex;
@@ -26,6 +27,7 @@ use self::deletes::Deletes;
 use self::spool::Spooler;
 use self::timers::Timers;
 use crate::custody::Leg;
+use crate::metrics::{Metrics, label};
 use crate::session::Link;
 
 /// Locks that the map of mailboxes is split over, so that sessions on many cores seldom meet.
@@ -46,6 +48,7 @@ struct Shared {
     attachments: AtomicU64,
     emptied: Notify,
     store: Store,
+    metrics: Metrics,
     spooler: Spooler,
     deletes: Deletes,
     timers: Timers,
@@ -68,7 +71,12 @@ struct State {
 
 impl Mailboxes {
     /// No mailbox is in use yet, and nothing runs before [`Mailboxes::start`].
-    pub(crate) fn new(store: Store, settings: Settings, memory_max: usize) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        settings: Settings,
+        memory_max: usize,
+        metrics: Metrics,
+    ) -> Self {
         Self(Arc::new(Shared {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             settings,
@@ -77,6 +85,7 @@ impl Mailboxes {
             attachments: AtomicU64::new(1),
             emptied: Notify::new(),
             store,
+            metrics,
             spooler: Spooler::default(),
             deletes: Deletes::default(),
             timers: Timers::default(),
@@ -177,6 +186,11 @@ impl Mailboxes {
             }
             emptied.await;
         }
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// Bytes in the windows of all mailboxes.
@@ -359,7 +373,17 @@ impl Attached {
     }
 
     /// The device has these entries; also true if this connection was replaced meanwhile.
-    pub(crate) fn acked(&self, entries: impl IntoIterator<Item = SentEntry>) {
+    pub(crate) fn acked(&self, entries: Vec<SentEntry>) {
+        let from_memory = entries
+            .iter()
+            .filter(|entry| matches!(entry.place, Place::Window(_)));
+        let from_memory = u64::try_from(from_memory.count()).unwrap_or(u64::MAX);
+        let all = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        let deliveries = &self.mailboxes.0.metrics.deliveries;
+        deliveries.of(label::Path::Memory).inc_by(from_memory);
+        deliveries
+            .of(label::Path::Store)
+            .inc_by(all.saturating_sub(from_memory));
         self.mailboxes
             .with_lane(&self.mailbox, |lane, effects| lane.acked(entries, effects));
     }

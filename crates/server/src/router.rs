@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use commucat_proto::id::{Domain, GroupId, QueueId, SealedRef};
 use commucat_routing::hub::Entry;
@@ -131,7 +130,7 @@ impl Router {
         places: &[Place],
         except: Option<usize>,
     ) {
-        let now = Instant::now();
+        let now = frame.since;
         let mailboxes = &self.0.mailboxes;
         custody::accept(frame, mailboxes, |leg| {
             for (index, place) in places.iter().enumerate() {

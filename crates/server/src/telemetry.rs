@@ -74,3 +74,18 @@ fn is_terminal() -> bool {
     use std::io::IsTerminal as _;
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_below_stay_silent_whatever_the_filter_says() {
+        let shown = filter_of("trace,h2=trace").unwrap().to_string();
+
+        for target in SILENT {
+            assert!(shown.contains(&format!("{target}=off")), "{shown}");
+        }
+        assert!(!shown.contains("h2=trace"), "{shown}");
+    }
+}

@@ -92,7 +92,14 @@ async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>) {
         .min()
         .unwrap_or_else(Instant::now);
     let give_up = oldest + GIVE_UP;
-    match insert(&mailboxes.0.store, deliveries, give_up).await {
+    let begun = Instant::now();
+    let inserted = insert(&mailboxes.0.store, deliveries, give_up).await;
+    mailboxes
+        .0
+        .metrics
+        .store_seconds
+        .observe(begun.elapsed().as_secs_f64());
+    match inserted {
         Ok(results) => finish(mailboxes, jobs, results),
         Err(SpoolError::Store(StoreError::Refused(cause))) if jobs.len() > 1 => {
             // One bad entry must not fail the queues of all: each by itself.
@@ -141,6 +148,13 @@ enum SpoolError {
 }
 
 fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
+    let entries: usize = results.iter().map(|result| result.outcomes.len()).sum();
+    mailboxes.0.metrics.spool_batches.inc();
+    mailboxes
+        .0
+        .metrics
+        .spooled
+        .inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
     for (job, result) in jobs.into_iter().zip(results) {
         let outcomes = result.outcomes.into_iter().map(|outcome| match outcome {
             commucat_storage::Spooled::Stored(at) | commucat_storage::Spooled::Repeat(at) => {
@@ -156,6 +170,7 @@ fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
 }
 
 fn fail(mailboxes: &Mailboxes, jobs: Vec<Job>, failure: &SpoolError) {
+    mailboxes.0.metrics.store_failures.inc();
     error!(error = %chain(failure), count = jobs.len(), "entries could not be stored; their authors keep them");
     for job in jobs {
         mailboxes.with_lane(&job.mailbox, |lane, effects| lane.spool_failed(effects));
@@ -194,6 +209,7 @@ pub(super) async fn read_page(
             // Revoked: the connection is told by whoever revoked it.
             Ok(None) => return Some(Page::default()),
             Err(failure) => {
+                mailboxes.0.metrics.store_failures.inc();
                 warn!(error = %chain(&failure), "cannot read a queue");
                 return None;
             }

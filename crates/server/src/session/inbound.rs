@@ -27,6 +27,7 @@ use crate::accounts::Accounts;
 use crate::carrier::CarrierReader;
 use crate::hub::{Hub, Member};
 use crate::mailbox::Attached;
+use crate::metrics::{Metrics, label};
 
 /// How a session's reading ended.
 pub(super) enum Ended {
@@ -43,6 +44,7 @@ pub(super) struct Inbound {
     rules: Arc<Rules>,
     accounts: Accounts,
     hub: Hub,
+    metrics: Metrics,
     device: Device,
     link: Link,
     attached: Arc<Attached>,
@@ -69,6 +71,7 @@ impl Inbound {
         Self {
             accounts: sessions.accounts.clone(),
             hub: sessions.hub.clone(),
+            metrics: sessions.metrics.clone(),
             requests: Limiter::new(rate(rules.request_rate, rules.request_burst)),
             submits: Limiter::new(rate(rules.submit_rate, rules.submit_burst)),
             rules,
@@ -108,6 +111,10 @@ impl Inbound {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None) | Err(_)) => return Ended::Closed,
             };
+            self.metrics
+                .bytes
+                .of(label::Direction::In)
+                .inc_by(length(&chunk));
             if self.opener.open(&chunk, self.decoder.buffer_mut()).is_err() {
                 debug!("a record did not open");
                 return Ended::Closed;
@@ -149,6 +156,10 @@ impl Inbound {
             channel,
             sequence,
         } = frame.header;
+        self.metrics
+            .frames_in
+            .of(label::Frame::of_code(kind.code()))
+            .inc();
         let payload = match FromClient::decode(&frame) {
             Ok(payload) => payload,
             Err(error) => {
@@ -287,6 +298,7 @@ impl Inbound {
         };
         match answer {
             Ok(ack) => {
+                self.metrics.frames_out.of(label::Frame::Ack).inc();
                 self.link
                     .answer(|out| encoder::cbor(Header::bare(FrameType::Ack), &ack, out));
             }
@@ -338,9 +350,14 @@ impl Inbound {
     }
 
     fn answer_problem(&self, problem: Problem, sequence: u32) {
+        self.metrics.frames_out.of(label::Frame::Error).inc();
         self.link
             .answer(|out| super::outbound::problem(&problem.of_frame(sequence), out));
     }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 fn rate(per_second: u32, burst: u32) -> Rate {

@@ -24,6 +24,7 @@ use super::{Rules, Sessions};
 use crate::carrier::CarrierWriter;
 use crate::clock;
 use crate::mailbox::Attached;
+use crate::metrics::{Metrics, label};
 
 /// Payload of the queue that goes into one write: a full record, so that answers never wait for more.
 const CHUNK_BYTES: usize = RECORD_PLAINTEXT_MAX;
@@ -34,6 +35,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The writing half.
 pub(super) struct Outbound {
     rules: Arc<Rules>,
+    metrics: Metrics,
     link: Link,
     attached: Arc<Attached>,
     sealer: Sealer,
@@ -63,6 +65,7 @@ impl Outbound {
     ) -> Self {
         Self {
             rules: Arc::clone(&sessions.rules),
+            metrics: sessions.metrics.clone(),
             link,
             attached,
             sealer,
@@ -143,6 +146,7 @@ impl Outbound {
     fn put_waiting(&mut self, waiting: Waiting) {
         self.plain.extend_from_slice(&waiting.control);
         if !waiting.acks.is_empty() {
+            self.metrics.frames_out.of(label::Frame::Ack).inc();
             let custody = waiting.acks.iter().filter_map(run).collect();
             let ack = AckDown {
                 custody,
@@ -151,6 +155,7 @@ impl Outbound {
             encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut self.plain);
         }
         for (channel, payload) in waiting.hints {
+            self.metrics.frames_out.of(label::Frame::Typing).inc();
             let header = Header {
                 kind: FrameType::Typing,
                 channel,
@@ -202,6 +207,10 @@ impl Outbound {
 
     fn put_entry(&mut self, delivery: &Delivery) {
         let envelope = &delivery.envelope;
+        self.metrics
+            .frames_out
+            .of(label::Frame::of_code(envelope.frame))
+            .inc();
         let Some(kind) = FrameType::of_code(envelope.frame) else {
             return;
         };
@@ -243,6 +252,8 @@ impl Outbound {
         }
         self.sealer.seal_all(&self.plain, &mut self.sealed).ok()?;
         self.plain.clear();
+        let length = u64::try_from(self.sealed.len()).unwrap_or(u64::MAX);
+        self.metrics.bytes.of(label::Direction::Out).inc_by(length);
         let bytes: Bytes = self.sealed.split().freeze();
         let write = async {
             self.writer.write(bytes).await?;

@@ -90,6 +90,7 @@ pub(crate) struct Server {
     pub(crate) engine: Arc<Echo>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: TaskTracker,
+    pub(crate) identity: Identity,
     certificate: CertificateDer<'static>,
     _place: tempfile::TempDir,
 }
@@ -114,6 +115,7 @@ impl Server {
         let (chain, key) = (config.tls_certificate_path(), config.tls_key_path());
         certificate::ensure(&chain, &key, &config.server.domain).unwrap();
         let certificate = CertificateDer::from_pem_file(&chain).unwrap();
+        let identity = Identity::load(chain, key).unwrap();
         let keys = Keys::open(&config.keys_path(), &config.server.domain, clock::now()).unwrap();
         let (engine, metrics) = (
             Arc::new(Echo {
@@ -126,7 +128,7 @@ impl Server {
         let public = Public::new(metrics.clone(), token, Arc::new(AlwaysReady), &well_known);
         let shell = Shell::new(Parts {
             engine: Arc::clone(&engine),
-            tls: Identity::load(chain, key).unwrap().server_config().unwrap(),
+            tls: identity.server_config().unwrap(),
             router: http::router(public),
             metrics: metrics.clone(),
             limits: config.limits.clone(),
@@ -147,6 +149,7 @@ impl Server {
             engine,
             metrics,
             tasks,
+            identity,
             certificate,
             _place: place,
         }

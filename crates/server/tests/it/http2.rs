@@ -144,6 +144,23 @@ async fn the_ninth_stream_is_refused_and_the_eight_go_on() {
 }
 
 #[tokio::test]
+async fn a_body_of_another_type_is_refused() {
+    let server = Server::start(&[]).await;
+    let mut client = client(&server).await;
+    let request = Request::post("https://localhost/connect").header("content-type", "text/plain");
+
+    let (answer, _body) = client
+        .requests
+        .send_request(request.body(()).unwrap(), false)
+        .unwrap();
+
+    assert_eq!(
+        soon(answer).await.unwrap().status(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
+}
+
+#[tokio::test]
 async fn a_trusted_proxy_may_open_more_streams() {
     let flags = [
         ("server.trusted_proxies", "127.0.0.0/8"),

@@ -189,6 +189,17 @@ fn without_connections_sigterm_ends_the_process_at_once() {
 }
 
 #[test]
+fn sighup_does_not_end_the_process() {
+    let place = tempfile::tempdir().unwrap();
+    let mut running = Running::start(&mut server(place.path()));
+
+    running.signal("HUP");
+    running.signal("TERM");
+
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_second_server_on_the_same_data_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let _first = Running::start(&mut server(place.path()));

@@ -8,7 +8,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::harness::{Server, soon};
+use commucat_proto::id::Domain;
 use commucat_server::metrics::label::Refusal;
+use commucat_server::tls::certificate;
 
 #[tokio::test]
 async fn tls_1_2_is_refused() {
@@ -90,4 +92,32 @@ async fn an_address_at_its_bound_is_refused_before_tls() {
             .get(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_without_a_restart() {
+    let server = Server::start(&[]).await;
+    let old = soon(server.connect("h2")).await;
+    let [chain, key] = server.identity.files().map(Clone::clone);
+    std::fs::remove_file(&chain).unwrap();
+    certificate::ensure(&chain, &key, &Domain::parse("localhost").unwrap()).unwrap();
+
+    server.identity.reload().unwrap();
+    let refused = soon(server.connect_with(server.client_config(&[&TLS13]))).await;
+
+    // The client trusts the old certificate only; the old connection goes on.
+    assert!(refused.is_err());
+    assert!(old.get_ref().1.peer_certificates().is_some());
+}
+
+#[tokio::test]
+async fn a_broken_certificate_leaves_the_old_one_in_use() {
+    let server = Server::start(&[]).await;
+    let [chain, _key] = server.identity.files();
+    std::fs::write(chain, "not a certificate").unwrap();
+
+    let reloaded = server.identity.reload();
+
+    assert!(reloaded.is_err());
+    soon(server.connect("h2")).await;
 }
