@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use commucat_config::Config;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -27,15 +27,20 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// Runs until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => {
-                tracing::error!(%error, "the system gives no signals; certificates stay as they are");
-                return;
+    /// Takes SIGHUP from now on, and acts on it until `stop`.
+    pub(crate) fn run(self, stop: CancellationToken) -> impl Future<Output = ()> {
+        let hangup = signal(SignalKind::hangup());
+        async move {
+            match hangup {
+                Ok(hangup) => self.watch(hangup, stop).await,
+                Err(error) => {
+                    tracing::error!(%error, "no signals: certificate and keys stay as they are");
+                }
             }
-        };
+        }
+    }
+
+    async fn watch(self, mut hangup: Signal, stop: CancellationToken) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut seen, mut announced) = (self.changed_at(), self.keys.serial());
