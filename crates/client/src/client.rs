@@ -4,127 +4,26 @@
 //! connection, resends what is unacknowledged and stores what arrives before it acknowledges it;
 //! the application asks and listens.
 
+mod command;
 mod start;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use commucat_proto::id::{AccountId, DeviceId, GroupId, MessageId};
+use commucat_proto::id::GroupId;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::command::{Command, Reply};
+pub use self::view::{Contact, Conversation, Decision, Device, Me, SafetyNumber, Sent, Status};
 use crate::error::ClientError;
 use crate::event::{Connection, Event, Events, Message, Request, Tick};
 use crate::settings::Settings;
 #[cfg(doc)]
 use crate::vault::VaultError;
-
-/// The own account and device.
-#[derive(Clone, Debug)]
-pub struct Me {
-    /// Account id.
-    pub account: AccountId,
-    /// Domain of the home server.
-    pub domain: String,
-    /// This device.
-    pub device: DeviceId,
-    /// The link that others add this account by (CCP-1 section 6, "Contact link").
-    pub contact_link: String,
-    /// Whether this device holds the account key, so that it can link and revoke devices.
-    pub holds_account_key: bool,
-}
-
-/// Somebody the account knows.
-#[derive(Clone, Debug)]
-pub struct Contact {
-    /// The name that the own account gave.
-    pub petname: String,
-    /// Account id.
-    pub account: AccountId,
-    /// Domain of the contact's home server.
-    pub domain: String,
-    /// Devices in the contact's newest known list; 0 until it was fetched.
-    pub devices: usize,
-    /// Whether the safety number was compared and confirmed.
-    pub verified: bool,
-    /// The 1:1 conversation, once there is one.
-    pub conversation: Option<GroupId>,
-}
-
-/// A conversation: with one contact, or a group.
-#[derive(Clone, Debug)]
-pub struct Conversation {
-    /// Group id.
-    pub id: GroupId,
-    /// Petname of the contact, or name of the group.
-    pub name: String,
-    /// Whether it is a named group.
-    pub group: bool,
-    /// Accounts in it, with the names that the own account gave.
-    pub members: Vec<(AccountId, String)>,
-    /// Devices in it.
-    pub devices: usize,
-    /// MLS cipher suite, as its code point.
-    pub suite: u16,
-    /// Position of the last commit applied.
-    pub position: u64,
-    /// Whether messages can be sent now.
-    pub ready: bool,
-    /// Messages in the outbox that the server has not acknowledged.
-    pub unsent: usize,
-}
-
-/// One of the own account's devices.
-#[derive(Clone, Debug)]
-pub struct Device {
-    /// Device id.
-    pub id: DeviceId,
-    /// Whether it is this one.
-    pub current: bool,
-}
-
-/// What two people compare to know that nobody sits between them.
-#[derive(Clone, Debug)]
-pub struct SafetyNumber {
-    /// 60 digits in groups of five, the same on both sides.
-    pub digits: String,
-    /// The text for a QR code.
-    pub qr: String,
-}
-
-/// State of the client, for people and monitoring.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// State of the connection.
-    pub connection: Connection,
-    /// Own account and device.
-    pub me: Me,
-    /// Endpoint that the client connects to, `host:port`.
-    pub endpoint: String,
-    /// Messages in the outbox.
-    pub outbox: usize,
-    /// Conversations.
-    pub conversations: usize,
-    /// Contacts.
-    pub contacts: usize,
-    /// Single-use key packages left on the server, once counted.
-    pub key_packages: Option<u64>,
-    /// The server's TLS certificate did not verify at the last login; its own key did.
-    pub certificate_failed: bool,
-    /// Requests or messages are unanswered, or will be tried again in a moment.
-    pub busy: bool,
-}
-
-/// A message accepted into the outbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    /// The conversation.
-    pub conversation: GroupId,
-    /// The message's id.
-    pub message: MessageId,
-}
 
 /// How often [`Client::quiet`] looks.
 const QUIET_LOOK: Duration = Duration::from_millis(50);
@@ -143,102 +42,6 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     pub(crate) kill: CancellationToken,
     pub(crate) tracker: TaskTracker,
-}
-
-/// Where an answer goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
-
-/// What an application asks of the engine.
-pub(crate) enum Command {
-    Me(Reply<Me>),
-    AddContact {
-        link: String,
-        petname: String,
-        reply: Reply<Contact>,
-    },
-    Contacts(Reply<Vec<Contact>>),
-    Safety {
-        who: String,
-        reply: Reply<SafetyNumber>,
-    },
-    Verify {
-        who: String,
-        reply: Reply<()>,
-    },
-    Send {
-        to: String,
-        text: String,
-        reply: Reply<Sent>,
-    },
-    Read {
-        conversation: String,
-        reply: Reply<()>,
-    },
-    CreateGroup {
-        name: String,
-        members: Vec<String>,
-        reply: Reply<GroupId>,
-    },
-    Invite {
-        group: String,
-        who: String,
-        reply: Reply<()>,
-    },
-    Remove {
-        group: String,
-        who: String,
-        reply: Reply<()>,
-    },
-    Leave {
-        group: String,
-        reply: Reply<()>,
-    },
-    Conversations(Reply<Vec<Conversation>>),
-    History {
-        name: String,
-        after: u64,
-        limit: u32,
-        reply: Reply<Vec<Message>>,
-    },
-    Unshown {
-        limit: u32,
-        reply: Reply<Vec<Message>>,
-    },
-    Shown {
-        numbers: Vec<u64>,
-        reply: Reply<()>,
-    },
-    Requests(Reply<Vec<Request>>),
-    Decide {
-        request: String,
-        decision: Decision,
-        reply: Reply<()>,
-    },
-    Devices(Reply<Vec<Device>>),
-    LinkDevice {
-        code: String,
-        reply: Reply<String>,
-    },
-    RevokeDevice {
-        device: String,
-        reply: Reply<()>,
-    },
-    Phrase(Reply<String>),
-    Status(Reply<Status>),
-}
-
-/// What to do with a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Decision {
-    /// Talk; the stranger becomes a contact under this petname.
-    Accept {
-        /// Name to give.
-        petname: String,
-    },
-    /// Leave the conversation.
-    Decline,
-    /// Leave it, and drop later requests of this account.
-    Block,
 }
 
 impl fmt::Debug for Client {
@@ -326,16 +129,25 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut state = self.inner.connection.clone();
         let done = state.wait_for(|state| {
-            good(state) || matches!(state, Connection::Replaced | Connection::Revoked)
+            let over = matches!(
+                state,
+                Connection::Replaced | Connection::Revoked | Connection::Stopped { .. }
+            );
+            over || good(state)
         });
         match tokio::time::timeout(within, done).await {
             Err(_) => Err(ClientError::Timeout),
             Ok(Err(_)) => Err(ClientError::Stopped),
             Ok(Ok(state)) if good(&state) => Ok(()),
-            Ok(Ok(state)) => Err(ClientError::Handshake(match &*state {
-                Connection::Revoked => "this device was revoked".to_owned(),
-                _other => "another connection of this device took over".to_owned(),
-            })),
+            Ok(Ok(state)) if matches!(&*state, Connection::Revoked) => {
+                Err(ClientError::Handshake("this device was revoked".to_owned()))
+            }
+            Ok(Ok(state)) if matches!(&*state, Connection::Stopped { .. }) => {
+                Err(ClientError::Stopped)
+            }
+            Ok(Ok(_)) => Err(ClientError::Handshake(
+                "another connection of this device took over".to_owned(),
+            )),
         }
     }
 
@@ -450,18 +262,8 @@ impl Client {
     }
 
     async fn tick_of(&self, sent: Sent) -> Result<Option<Tick>, ClientError> {
-        let name = data_encoding::HEXLOWER.encode(sent.conversation.as_bytes());
-        let mut after = 0;
-        loop {
-            let page = self.history(&name, after, 1000).await?;
-            if let Some(found) = page.iter().find(|message| message.id == sent.message) {
-                return Ok(Some(found.tick));
-            }
-            match page.last() {
-                Some(last) => after = last.number,
-                None => return Ok(None),
-            }
-        }
+        let message = sent.message;
+        self.ask(|reply| Command::Tick { message, reply }).await
     }
 
     /// Sends a read receipt for what was not yet marked read in a conversation.

@@ -3,12 +3,15 @@
 //! It feeds inputs (commands, reports of the connection, time) to [`core::Core`], which answers
 //! with effects, and carries these out. Steps run on a blocking thread, for they write to disk.
 
+mod adding;
 mod commands;
 mod core;
+mod custody;
 mod devices;
 mod groups;
 mod history;
 mod inbound;
+mod invited;
 pub(crate) mod model;
 mod online;
 mod outbound;
@@ -16,6 +19,8 @@ mod people;
 mod receipts;
 mod replies;
 mod results;
+mod signin;
+mod strangers;
 pub(crate) mod tables;
 
 use std::sync::Arc;
@@ -27,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::core::{Core, Effect};
-pub(crate) use self::devices::ticket;
+pub(crate) use self::signin::ticket;
 use crate::client::{Client, Command, Inner};
 use crate::connect::session::{Link, Report};
 use crate::error::ClientError;
@@ -113,12 +118,11 @@ impl Engine {
             };
             if let Err(error) = Box::pin(self.handle(inputs)).await {
                 tracing::error!(error = %error.chain(), "the client stops");
-                self.state.send_replace(Connection::Offline {
+                let state = Connection::Stopped {
                     reason: error.chain(),
-                });
-                drop(self.events.send(Event::Connection(Connection::Offline {
-                    reason: error.chain(),
-                })));
+                };
+                self.state.send_replace(state.clone());
+                drop(self.events.send(Event::Connection(state)));
                 return;
             }
         }
@@ -180,7 +184,7 @@ impl Engine {
         for input in inputs {
             match input {
                 Input::Report(Report::Closed(error)) => closed = Some(error.chain()),
-                other => work.push(other),
+                input @ (Input::Report(_) | Input::Command(_) | Input::Tick) => work.push(input),
             }
         }
         if !work.is_empty() {
@@ -204,7 +208,10 @@ impl Engine {
         let effects = self.step(offline).await?;
         self.carry_out(effects);
         let state = self.state.borrow().clone();
-        if !matches!(state, Connection::Replaced | Connection::Revoked) {
+        if !matches!(
+            state,
+            Connection::Replaced | Connection::Revoked | Connection::Stopped { .. }
+        ) {
             self.next = Some(Instant::now() + self.backoff());
         }
         Ok(())
@@ -276,10 +283,10 @@ async fn report(link: Option<&mut Link>) -> Option<Report> {
 fn apply(core: &mut Core, input: Input) -> Result<(), ClientError> {
     match input {
         Input::Command(command) => core.on_command(command),
-        Input::Report(Report::Online(welcome)) => core.on_online(*welcome),
+        Input::Report(Report::Online(welcome)) => core.on_online(&welcome),
         Input::Report(Report::Frames(frames)) => core.on_frames(frames),
         Input::Report(Report::Closed(_)) => Ok(()),
-        Input::Tick => core.tick(),
+        Input::Tick => core.on_time(),
     }
 }
 

@@ -166,6 +166,11 @@ pub enum Connection {
     Replaced,
     /// This device was removed from the account; it cannot connect any more.
     Revoked,
+    /// The client has stopped by itself: its store failed. Open it again when that is mended.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Why a message was returned.

@@ -2,6 +2,7 @@
 
 use commucat_proto::link::InviteLink;
 use commucat_proto::wire::Cbor as _;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Client;
@@ -105,7 +106,7 @@ async fn register(
         engine::ticket(&account, settings.trust.clone(), now)?
     };
     let tracker = TaskTracker::new();
-    let session = login(&ticket, &tracker).await?;
+    let session = login(&ticket, (&tracker, CancellationToken::new())).await?;
     let registered = after_login(account, &session.hello);
     save(&vault, &registered)?;
     drop(session);

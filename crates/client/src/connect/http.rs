@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::tls::Tls;
@@ -78,7 +79,8 @@ pub(crate) struct Stream {
 }
 
 impl Http {
-    /// Connects; the driver of the connection runs on `tracker` until all handles are gone.
+    /// Connects; the driver of the connection runs on `tracker` until all handles are gone, or until
+    /// `stop`.
     ///
     /// # Errors
     ///
@@ -86,7 +88,7 @@ impl Http {
     pub(crate) async fn dial(
         endpoint: &Endpoint,
         tls: &Tls,
-        tracker: &TaskTracker,
+        (tracker, stop): (&TaskTracker, CancellationToken),
     ) -> Result<Self, ClientError> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
         let tcp = within(tcp).await.map_err(ClientError::Tcp)?;
@@ -108,8 +110,12 @@ impl Http {
             .handshake(Unvectored(stream));
         let (requests, connection) = handshake.await.map_err(|error| http_error(&error))?;
         tracker.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "http connection ended");
+            tokio::select! {
+                // A server that does not read any more must not keep the client alive.
+                () = stop.cancelled() => {}
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "http connection ended");
+                },
             }
         });
         Ok(Self {

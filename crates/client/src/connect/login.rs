@@ -18,6 +18,7 @@ use commucat_proto::time::Timestamp;
 use commucat_proto::version::{SUPPORTED, VERSION, check_sealed};
 use commucat_proto::well_known::WellKnown;
 use commucat_proto::wire::Cbor as _;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::http::{Endpoint, Http, STEP, Stream};
@@ -71,9 +72,12 @@ pub(crate) struct Welcome {
 /// # Errors
 ///
 /// [`ClientError`] with the step that failed.
-pub(crate) async fn login(ticket: &Ticket, tracker: &TaskTracker) -> Result<Session, ClientError> {
+pub(crate) async fn login(
+    ticket: &Ticket,
+    tasks: (&TaskTracker, CancellationToken),
+) -> Result<Session, ClientError> {
     let tls = Tls::new(&ticket.trust)?;
-    let mut http = Http::dial(&ticket.endpoint, &tls, tracker).await?;
+    let mut http = Http::dial(&ticket.endpoint, &tls, tasks).await?;
     let (mut statement, mut noise) = (None, ticket.noise);
     if noise.is_none() {
         let fetched = fetch_keys(&mut http, ticket).await?;
@@ -267,20 +271,15 @@ async fn read_auth(stream: &mut Stream) -> Result<(AuthDown, BytesMut), ClientEr
         }
         decoder.push(&read(stream).await?);
     };
-    match frame.header.kind {
-        FrameType::Auth => {
-            let auth = AuthDown::decode(&frame.payload);
-            let auth = auth.map_err(|_| refused("the server's answer"))?;
-            if auth.protocol_version != VERSION {
-                return Err(refused("the server's version"));
-            }
-            Ok((auth, decoder.into_rest()))
-        }
-        _ => match Problem::of_json(&frame.payload) {
-            Ok(problem) => Err(problem_error(&problem)),
-            Err(_) => Err(refused("the server's answer")),
-        },
+    if frame.header.kind != FrameType::Auth {
+        let problem = Problem::of_json(&frame.payload);
+        return Err(problem.map_or_else(|_| refused("the server's answer"), |p| problem_error(&p)));
     }
+    let auth = AuthDown::decode(&frame.payload).map_err(|_| refused("the server's answer"))?;
+    if auth.protocol_version != VERSION {
+        return Err(refused("the server's version"));
+    }
+    Ok((auth, decoder.into_rest()))
 }
 
 async fn first_ack(
@@ -290,17 +289,17 @@ async fn first_ack(
 ) -> Result<FirstAck, ClientError> {
     loop {
         while let Some(frame) = next_frame(decoder)? {
-            match frame.header.kind {
-                FrameType::Padding => {}
-                FrameType::Ack => {
-                    return FirstAck::decode_shared(&frame.payload)
-                        .map_err(|_| refused("the server's first ACK"));
-                }
-                FrameType::Error => {
-                    let problem = Problem::decode_shared(&frame.payload);
-                    return Err(problem.map_or_else(|_| refused("an ERROR"), |p| problem_error(&p)));
-                }
-                _ => return Err(refused("a frame before the first ACK")),
+            let kind = frame.header.kind;
+            if kind == FrameType::Ack {
+                return FirstAck::decode_shared(&frame.payload)
+                    .map_err(|_| refused("the server's first ACK"));
+            }
+            if kind == FrameType::Error {
+                let problem = Problem::decode_shared(&frame.payload);
+                return Err(problem.map_or_else(|_| refused("an ERROR"), |p| problem_error(&p)));
+            }
+            if kind != FrameType::Padding {
+                return Err(refused("a frame before the first ACK"));
             }
         }
         let chunk = read(stream).await?;
@@ -331,13 +330,13 @@ fn refused(what: &str) -> ClientError {
 
 /// What an ERROR means for the login.
 pub(crate) fn problem_error(problem: &Problem) -> ClientError {
-    match problem.title {
-        Title::HandshakeRejected => {
-            ClientError::Handshake("the server does not accept this device".to_owned())
+    if problem.title == Title::HandshakeRejected {
+        ClientError::Handshake("the server does not accept this device".to_owned())
+    } else if problem.title == Title::Revoked {
+        ClientError::Handshake("this device was revoked".to_owned())
+    } else {
+        ClientError::Server {
+            title: problem.title.as_str().to_owned(),
         }
-        Title::Revoked => ClientError::Handshake("this device was revoked".to_owned()),
-        title => ClientError::Server {
-            title: title.as_str().to_owned(),
-        },
     }
 }

@@ -55,7 +55,7 @@ impl Link {
         let stop = CancellationToken::new();
         let (inner, token) = (tracker.clone(), stop.clone());
         tracker.spawn(async move {
-            let work = run(ticket, padding, &inner, (&report, frames));
+            let work = run(ticket, padding, (&inner, token.clone()), (&report, frames));
             let end = tokio::select! {
                 () = token.cancelled() => return,
                 result = Box::pin(work) => result,
@@ -98,7 +98,7 @@ impl Drop for Link {
 async fn run(
     ticket: Ticket,
     padding: bool,
-    tracker: &TaskTracker,
+    tasks: (&TaskTracker, CancellationToken),
     (report, frames): (&mpsc::Sender<Report>, mpsc::Receiver<Bytes>),
 ) -> Result<(), ClientError> {
     let Session {
@@ -107,7 +107,7 @@ async fn run(
         mut opener,
         mut decoder,
         hello,
-    } = login(&ticket, tracker).await?;
+    } = login(&ticket, tasks).await?;
     let keepalive = Duration::from_secs(hello.first.limits.keepalive.clamp(1, 3600));
     let max = usize::try_from(hello.first.limits.max_payload).unwrap_or(usize::MAX);
     decoder.set_ciphertext_max(max);

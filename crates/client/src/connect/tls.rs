@@ -69,10 +69,8 @@ fn system_roots() -> RootCertStore {
 }
 
 fn roots_of(path: &Path) -> Result<RootCertStore, ClientError> {
-    let other = |error: rustls_pki_types::pem::Error| match error {
-        rustls_pki_types::pem::Error::Io(error) => ClientError::Tls(error),
-        error => ClientError::Tls(std::io::Error::other(error)),
-    };
+    let other =
+        |error: rustls_pki_types::pem::Error| ClientError::Tls(std::io::Error::other(error));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(other)? {
         let added = roots.add(certificate.map_err(other)?);

@@ -33,21 +33,10 @@ impl Core {
                 let result = result.and_then(|id| self.contact_of(&id));
                 self.answer(reply, result)
             }
-            Command::Contacts(reply) => {
-                let known = self.contacts.values().filter(|one| !one.petname.is_empty());
-                let mut contacts: Vec<_> = known.map(contact_view).collect();
-                contacts.sort_by(|a, b| a.petname.cmp(&b.petname));
-                self.answer(reply, Ok(contacts))
-            }
+            Command::Contacts(reply) => self.answer(reply, Ok(self.all_contacts())),
             Command::Safety { who, reply } => self.answer(reply, self.safety(&who)),
             Command::Verify { who, reply } => {
-                let contact = self.contact(&who).cloned();
-                let result = contact.and_then(|contact| {
-                    self.save_contact(Known {
-                        verified: true,
-                        ..contact
-                    })
-                });
+                let result = self.verify(&who);
                 self.answer(reply, result)
             }
             Command::Send { to, text, reply } => {
@@ -74,73 +63,84 @@ impl Core {
                     .and_then(|group| self.page(&group, after, limit));
                 self.answer(reply, result)
             }
+            Command::Tick { message, reply } => {
+                let tick = self.tick(&message);
+                self.answer(reply, tick)
+            }
             Command::Unshown { limit, reply } => self.answer(reply, self.unshown(limit)),
             Command::Shown { numbers, reply } => {
-                for number in numbers {
-                    self.vault
-                        .delete(tables::UNSHOWN, b"", &number.to_be_bytes())?;
-                }
-                self.answer(reply, Ok(()))
+                let result = numbers.iter().try_for_each(|number| self.shown(*number));
+                self.answer(reply, result)
             }
             Command::Status(reply) => {
                 let status = self.status();
                 self.answer(reply, status)
             }
-            other => self.on_structural(other),
+            other @ (Command::CreateGroup { .. }
+            | Command::Invite { .. }
+            | Command::Remove { .. }
+            | Command::Leave { .. }
+            | Command::Conversations(_)) => self.on_group_command(other),
+            other @ (Command::Requests(_)
+            | Command::Decide { .. }
+            | Command::Devices(_)
+            | Command::LinkDevice { .. }
+            | Command::RevokeDevice { .. }
+            | Command::Phrase(_)) => self.on_account_command(other),
         }
     }
 
-    /// Commands that change groups, people or devices.
-    fn on_structural(&mut self, command: Command) -> Result<(), ClientError> {
-        match command {
-            Command::CreateGroup {
-                name,
-                members,
-                reply,
-            } => {
-                let result = self.create_group(name, &members);
-                self.answer(reply, result)
-            }
-            Command::Invite { group, who, reply } => {
-                let result = self.group_and_contact(&group, &who);
-                let result = result.map(|(group, account)| self.want(&group, &account));
-                self.answer(reply, result)
-            }
-            Command::Remove { group, who, reply } => {
-                let result = self.remove_member(&group, &who);
-                self.answer(reply, result)
-            }
-            Command::Leave { group, reply } => {
-                let result = self.find(&group).and_then(|group| self.leave(&group));
-                self.answer(reply, result)
-            }
-            Command::Conversations(reply) => {
-                let conversations = self.all_conversations();
-                self.answer(reply, conversations)
-            }
-            Command::Requests(reply) => self.answer(reply, Ok(self.requests())),
-            Command::Decide {
-                request,
-                decision,
-                reply,
-            } => {
-                let result = self.decide(&request, decision);
-                self.answer(reply, result)
-            }
-            Command::Devices(reply) => self.answer(reply, Ok(self.devices())),
-            Command::LinkDevice { code, reply } => {
-                self.link_device(&code, reply);
-                Ok(())
-            }
-            Command::RevokeDevice { device, reply } => {
-                self.revoke_device(&device, reply);
-                Ok(())
-            }
-            Command::Phrase(reply) => {
-                let phrase = self.account.phrase().ok_or(ClientError::NotFirstDevice);
-                self.answer(reply, phrase.map(|phrase| phrase.words()))
-            }
-            _ => Ok(()),
+    fn on_group_command(&mut self, command: Command) -> Result<(), ClientError> {
+        if let Command::CreateGroup {
+            name,
+            members,
+            reply,
+        } = command
+        {
+            let result = self.create_group(name, &members);
+            self.answer(reply, result)
+        } else if let Command::Invite { group, who, reply } = command {
+            let result = self.group_and_contact(&group, &who);
+            let result = result.map(|(group, account)| self.want(&group, &account));
+            self.answer(reply, result)
+        } else if let Command::Remove { group, who, reply } = command {
+            let result = self.remove_member(&group, &who);
+            self.answer(reply, result)
+        } else if let Command::Leave { group, reply } = command {
+            let result = self.find(&group).and_then(|group| self.leave(&group));
+            self.answer(reply, result)
+        } else if let Command::Conversations(reply) = command {
+            let conversations = self.all_conversations();
+            self.answer(reply, conversations)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn on_account_command(&mut self, command: Command) -> Result<(), ClientError> {
+        if let Command::Requests(reply) = command {
+            self.answer(reply, Ok(self.requests()))
+        } else if let Command::Decide {
+            request,
+            decision,
+            reply,
+        } = command
+        {
+            let result = self.decide(&request, decision);
+            self.answer(reply, result)
+        } else if let Command::Devices(reply) = command {
+            self.answer(reply, Ok(self.devices()))
+        } else if let Command::LinkDevice { code, reply } = command {
+            self.link_device(&code, reply);
+            Ok(())
+        } else if let Command::RevokeDevice { device, reply } = command {
+            self.revoke_device(&device, reply);
+            Ok(())
+        } else if let Command::Phrase(reply) = command {
+            let phrase = self.account.phrase().ok_or(ClientError::NotFirstDevice);
+            self.answer(reply, phrase.map(|phrase| phrase.words()))
+        } else {
+            Ok(())
         }
     }
 
@@ -309,6 +309,27 @@ impl Core {
         }
     }
 
+    fn all_contacts(&self) -> Vec<Contact> {
+        let known = self.contacts.values().filter(|one| !one.petname.is_empty());
+        let mut contacts: Vec<_> = known.map(contact_view).collect();
+        contacts.sort_by(|a, b| a.petname.cmp(&b.petname));
+        contacts
+    }
+
+    fn verify(&mut self, who: &str) -> Result<(), ClientError> {
+        let contact = self.contact(who)?.clone();
+        self.save_contact(Known {
+            verified: true,
+            ..contact
+        })
+    }
+
+    fn shown(&self, number: u64) -> Result<(), ClientError> {
+        self.vault
+            .delete(tables::UNSHOWN, b"", &number.to_be_bytes())?;
+        Ok(())
+    }
+
     fn contact_of(&self, id: &AccountId) -> Result<Contact, ClientError> {
         let known = self.contacts.get(id).map(contact_view);
         known.ok_or_else(|| ClientError::Unknown {
@@ -369,7 +390,10 @@ impl Core {
     }
 
     fn is_busy(&self) -> bool {
-        let unanswered = self.online.as_ref().is_some_and(|one| !one.unanswered.is_empty());
+        let unanswered = self
+            .online
+            .as_ref()
+            .is_some_and(|one| !one.unanswered.is_empty());
         let soon = self.now.saturating_add(std::time::Duration::from_secs(1));
         let retried = self.retry.values().any(|at| *at <= soon);
         unanswered || retried || self.receipts.due().is_some()

@@ -85,7 +85,7 @@ impl Core {
         let identity = Identity::new(certificate, &account.mls_seed()).map_err(chat_error)?;
         let rows = vault.list(tables::CHAT, b"")?;
         let rows = rows.into_iter().map(|(key, value)| (key, value.into()));
-        let chat = Chat::load(identity, rows).map_err(|error| chat_error(error.into()))?;
+        let chat = Chat::load(identity, rows).map_err(chat_error)?;
         let conversations = record::list::<Conversation>(&vault, tables::CONVERSATION, b"")?;
         let contacts = record::list::<Contact>(&vault, tables::CONTACT, b"")?;
         let mut core = Self {
@@ -143,7 +143,12 @@ impl Core {
     fn settle(&mut self) -> Result<(), ClientError> {
         // A conversation that wakes itself up for ever is a fault; the bound makes it visible as a
         // slow engine instead of a stuck one.
-        for _ in 0..64 {
+        for _ in 0..self
+            .conversations
+            .len()
+            .saturating_mul(8)
+            .saturating_add(64)
+        {
             let Some(group) = self.awake.pop_first() else {
                 break;
             };
@@ -191,7 +196,7 @@ impl Core {
     }
 
     /// Whatever was waiting for its time.
-    pub(crate) fn tick(&mut self) -> Result<(), ClientError> {
+    pub(crate) fn on_time(&mut self) -> Result<(), ClientError> {
         let now = self.now;
         let due: Vec<_> = self
             .retry
@@ -286,7 +291,8 @@ impl Core {
 }
 
 /// Errors of the chats that end the engine: those of the store. Others are the caller's to handle.
-pub(super) fn chat_error(error: ChatError) -> ClientError {
+pub(super) fn chat_error(error: impl Into<ChatError>) -> ClientError {
+    let error = error.into();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {

@@ -33,14 +33,14 @@ impl Core {
     pub(super) fn arrive(
         &mut self,
         group: &GroupId,
-        arrival: Arrival,
+        arrival: &Arrival,
         content: Content,
     ) -> Result<(), ClientError> {
         let device = arrival.device.as_str().as_bytes().to_vec();
         let last = self.counter_of(group, &device)?;
         let counter = content.counter;
         if last.is_some_and(|last| counter > last.saturating_add(1)) {
-            let bytes = record::encode(tables::EARLY, &arrival)?;
+            let bytes = record::encode(tables::EARLY, arrival)?;
             self.vault.put(
                 tables::EARLY,
                 group.as_bytes(),
@@ -50,7 +50,7 @@ impl Core {
             self.waiting.entry((*group, device)).or_insert(self.now);
             return Ok(());
         }
-        self.deliver(group, &arrival, content)?;
+        self.deliver(group, arrival, content)?;
         let reached = last.unwrap_or(0).max(counter);
         self.set_counter(group, &device, reached)?;
         self.deliver_next(group, &device, reached)
@@ -188,8 +188,12 @@ impl Core {
                 domain,
                 capability,
             } => self.learn_capability(arrival, &account, &domain, capability),
-            Body::Settings { name } if arrival.admin => self.rename(group, name),
-            _ => {
+            Body::Settings { name } if arrival.admin => self.rename(group, &name),
+            Body::Reaction { .. }
+            | Body::Edit { .. }
+            | Body::Delete(_)
+            | Body::Settings { .. }
+            | Body::Unknown { .. } => {
                 self.vault
                     .append(tables::KEPT, group.as_bytes(), &arrival.content)?;
                 Ok(())
@@ -250,6 +254,20 @@ impl Core {
             tick,
         });
         Ok(())
+    }
+
+    /// How far a message of this device is.
+    pub(super) fn tick(&self, message: &MessageId) -> Result<Option<Tick>, ClientError> {
+        let place = self.vault.get(tables::SENT, b"", message.as_bytes())?;
+        let Some((number, group)) = place.as_deref().and_then(<[u8]>::split_first_chunk::<8>)
+        else {
+            return Ok(None);
+        };
+        let Ok(group) = GroupId::parse(group) else {
+            return Ok(None);
+        };
+        let stored = self.stored(&group, u64::from_be_bytes(*number))?;
+        Ok(stored.map(|stored| tick_of(stored.tick)))
     }
 
     /// One message of a history.

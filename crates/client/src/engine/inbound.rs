@@ -74,8 +74,11 @@ impl Core {
         let Some(group) = down.group.or(bound) else {
             return Ok(());
         };
-        // Not, or no longer, in that group: discarded.
-        if !self.is_active(&group) {
+        // Not, or no longer, in that group: discarded. Joining needs a GroupInfo first: kept.
+        let joining = self
+            .vault
+            .contains(tables::INVITED, b"", group.as_bytes())?;
+        if !joining && !self.is_active(&group) {
             return Ok(());
         }
         let msg = &down.msg;
@@ -89,17 +92,14 @@ impl Core {
         let position = msg.position().to_be_bytes();
         self.vault
             .put(tables::KEYS, group.as_bytes(), key.as_bytes(), &position)?;
-        if self.receive(&group, msg)? == Kept::Later {
+        if joining || self.receive(&group, msg)? == Kept::Later {
             self.hold(&group, msg)?;
         }
         Ok(())
     }
 
     fn hold(&mut self, group: &GroupId, msg: &Msg) -> Result<(), ClientError> {
-        let held = self
-            .vault
-            .entries(tables::HELD, group.as_bytes(), 0, u32::MAX)?
-            .len();
+        let held = self.vault.count(tables::HELD, group.as_bytes())?;
         if held >= HELD_MAX {
             tracing::warn!("too many frames of a later epoch; one is dropped");
             return Ok(());
@@ -156,11 +156,11 @@ impl Core {
             admin: opened.role >= Role::Admin,
             content: opened.content.encode(),
         };
-        self.arrive(group, arrival, opened.content)
+        self.arrive(group, &arrival, opened.content)
     }
 
     /// Tries what was kept for a later epoch again.
-    fn release(&mut self, group: &GroupId) -> Result<(), ClientError> {
+    pub(super) fn release(&mut self, group: &GroupId) -> Result<(), ClientError> {
         for (number, payload) in self
             .vault
             .entries(tables::HELD, group.as_bytes(), 0, u32::MAX)?
@@ -366,10 +366,10 @@ impl Core {
 
     fn on_problem(&mut self, problem: &Problem) -> Result<(), ClientError> {
         let Some(sequence) = problem.sequence else {
-            match problem.title {
-                Title::Replaced => self.set_state(Connection::Replaced),
-                Title::Revoked => self.set_state(Connection::Revoked),
-                _ => {}
+            if problem.title == Title::Replaced {
+                self.set_state(Connection::Replaced);
+            } else if problem.title == Title::Revoked {
+                self.set_state(Connection::Revoked);
             }
             self.effects
                 .push(Effect::Close(problem.title.as_str().to_lowercase()));

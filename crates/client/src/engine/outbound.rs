@@ -3,7 +3,6 @@
 use bytes::{Bytes, BytesMut};
 use commucat_proto::encoder;
 use commucat_proto::error::Title;
-use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, ForkTag};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::join::Join;
 use commucat_proto::frame::{FrameType, Header};
@@ -17,7 +16,6 @@ use super::online::{Binding, Purpose, Unanswered};
 use super::tables;
 use crate::chat::{Body, ChatError, Content};
 use crate::error::ClientError;
-use crate::event::Tick;
 use crate::record;
 
 /// Commits after which a stored ciphertext is sealed again: receivers keep the keys of 3 epochs.
@@ -64,10 +62,7 @@ impl Core {
 
     /// How many contents wait.
     pub(super) fn unsent(&self, group: &GroupId) -> Result<usize, ClientError> {
-        Ok(self
-            .vault
-            .entries(tables::OUTBOX, group.as_bytes(), 0, 10_000)?
-            .len())
+        Ok(self.vault.count(tables::OUTBOX, group.as_bytes())?)
     }
 
     /// Sends what the window allows, oldest first.
@@ -131,7 +126,7 @@ impl Core {
         if outgoing.sealed.is_none() || stale || old {
             match self.seal(group, &mut outgoing) {
                 Ok(()) => {}
-                Err(ChatError::Store(error)) => return Err(chat_error(error.into())),
+                Err(ChatError::Store(error)) => return Err(chat_error(error)),
                 Err(error) => {
                     tracing::warn!(%error, "a content cannot be sealed now");
                     return Ok(false);
@@ -252,154 +247,6 @@ impl Core {
             &mut out,
         );
         self.effects.push(Effect::Send(out.freeze()));
-    }
-
-    /// The ACK for everything that this step stored; the last thing of a step.
-    pub(super) fn acknowledge(&mut self) {
-        let Some(online) = &mut self.online else {
-            return;
-        };
-        let tags = std::mem::take(&mut online.tags);
-        let bound = |group: &GroupId| {
-            online
-                .bindings
-                .get(group)
-                .is_some_and(|(_, binding)| *binding == Binding::Bound)
-        };
-        let tags: Vec<_> = tags
-            .into_iter()
-            .filter(|(group, ..)| bound(group))
-            .map(|(group, position, tag)| ForkTag {
-                group,
-                position,
-                tag,
-            })
-            .collect();
-        if online.received == online.acknowledged && tags.is_empty() {
-            return;
-        }
-        online.acknowledged = online.received;
-        let ack = AckUp {
-            through: Some(online.received),
-            tags,
-        };
-        let mut out = BytesMut::new();
-        encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut out);
-        self.effects.push(Effect::Send(out.freeze()));
-    }
-
-    /// ACK s->c.
-    pub(super) fn on_ack(&mut self, ack: AckDown) -> Result<(), ClientError> {
-        for run in ack.custody {
-            self.on_custody(run)?;
-        }
-        if let Some(answer) = ack.answer {
-            let what = self
-                .online
-                .as_mut()
-                .and_then(|online| online.answered(answer.request));
-            if let Some(Unanswered::Request { purpose, .. }) = what {
-                self.on_result(purpose, &answer.result)?;
-            }
-        }
-        if ack.queue_empty {
-            if let Some(online) = &mut self.online {
-                online.queue_empty = true;
-            }
-            self.flush_receipts(super::receipts::When::Now)?;
-        }
-        if self.online.as_ref().is_some_and(super::online::Online::is_settled) {
-            self.set_state(crate::event::Connection::CaughtUp);
-        }
-        Ok(())
-    }
-
-    fn on_custody(&mut self, run: CustodyRun) -> Result<(), ClientError> {
-        for offset in 0..run.count {
-            let sequence = run.first.saturating_add(offset);
-            let Some(online) = &mut self.online else {
-                return Ok(());
-            };
-            // A run covers numbers of MSG frames only; one that was never sent ends the run.
-            if online.unanswered.range(sequence..).next().is_none() {
-                return Ok(());
-            }
-            let Some(Unanswered::Message { group, number, .. }) = online.answered(sequence) else {
-                continue;
-            };
-            let mut awake = std::mem::take(&mut online.blocked);
-            self.awake.append(&mut awake);
-            self.failures.remove(&group);
-            self.settled(&group, number)?;
-        }
-        Ok(())
-    }
-
-    /// The server has custody of an outbox entry, or it is of no use any more.
-    fn settled(&mut self, group: &GroupId, number: u64) -> Result<(), ClientError> {
-        let after = number.saturating_sub(1);
-        let page = self
-            .vault
-            .entries(tables::OUTBOX, group.as_bytes(), after, 1)?;
-        if let Some((found, bytes)) = page.first()
-            && *found == number
-        {
-            let outgoing: Outgoing = record::decode(tables::OUTBOX, bytes)?;
-            self.vault
-                .remove(tables::OUTBOX, group.as_bytes(), number)?;
-            self.reached(&outgoing.message, Tick::Stored)?;
-        }
-        Ok(())
-    }
-
-    /// An ERROR to a MSG: its channel is unbound; everything behind it is refused too, and all of
-    /// it is sent again after a new JOIN, oldest first.
-    pub(super) fn on_message_error(
-        &mut self,
-        (group, number): (GroupId, u64),
-        problem: &Problem,
-    ) -> Result<(), ClientError> {
-        if let Some(online) = &mut self.online
-            && let Some((_, binding)) = online.bindings.get_mut(&group)
-        {
-            *binding = Binding::Broken;
-        }
-        match problem.title {
-            Title::NotJoined => {}
-            Title::EpochOld => {
-                self.change(&group, |one| one.behind = true);
-                self.stale.insert(group);
-            }
-            Title::Conflict | Title::NotFound => {
-                self.change(&group, |one| one.behind = true);
-                self.later(&group, problem);
-            }
-            Title::PayloadTooLarge | Title::InvalidControlPayload => {
-                // It can never be sent; what is behind it must not wait for ever.
-                tracing::warn!(
-                    code = problem.title.as_str(),
-                    "a message is refused for good"
-                );
-                self.vault
-                    .remove(tables::OUTBOX, group.as_bytes(), number)?;
-            }
-            _ => self.later(&group, problem),
-        }
-        self.mend(&group);
-        Ok(())
-    }
-
-    /// Binds a broken channel again once all frames behind the error have been answered.
-    pub(super) fn mend(&mut self, group: &GroupId) {
-        let Some(online) = &mut self.online else {
-            return;
-        };
-        let broken = matches!(online.bindings.get(group), Some((_, Binding::Broken)));
-        if broken && !online.has_messages(group) {
-            online.unbind(group);
-            online.sent.remove(group);
-            self.awake.insert(*group);
-        }
     }
 
     /// Looks at a conversation again after a while that grows with each failure.

@@ -1,4 +1,4 @@
-//! Contacts, their device lists, safety numbers, and strangers who want to talk.
+//! Contacts, their device lists and safety numbers.
 
 use commucat_crypto::certificate::{List, Succession};
 use commucat_proto::frame::FrameType;
@@ -14,9 +14,9 @@ use super::model::{Contact, Kind, Stage};
 use super::online::Purpose;
 use crate::account::verify_list;
 use crate::chat::{Advance, Intent, safety_number};
-use crate::client::{Decision, SafetyNumber};
+use crate::client::SafetyNumber;
 use crate::error::ClientError;
-use crate::event::{Change, Event, Message, Request};
+use crate::event::{Change, Event};
 
 impl Core {
     /// The name that the own account gave, `me`, or the start of the id.
@@ -77,6 +77,8 @@ impl Core {
         };
         self.save_contact(contact)?;
         self.ask_list(&link.account)?;
+        // Whoever adds somebody who asked before has decided.
+        self.admit(&link.account)?;
         Ok(link.account)
     }
 
@@ -272,7 +274,7 @@ impl Core {
     }
 
     /// A group was given a name (content kind 8).
-    pub(super) fn rename(&mut self, group: &GroupId, name: String) -> Result<(), ClientError> {
+    pub(super) fn rename(&mut self, group: &GroupId, name: &str) -> Result<(), ClientError> {
         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         let peer = self
             .conversations
@@ -295,110 +297,6 @@ impl Core {
             change: Change::Settings,
         });
         Ok(())
-    }
-
-    pub(super) fn requests(&self) -> Vec<Request> {
-        self.conversations
-            .values()
-            .filter(|one| one.stage == Stage::Active)
-            .filter_map(|one| {
-                let from = one.request.clone()?;
-                let domain = one.hub.as_str().to_owned();
-                Some(Request {
-                    conversation: one.id,
-                    from,
-                    domain,
-                })
-            })
-            .collect()
-    }
-
-    pub(super) fn decide(&mut self, which: &str, decision: Decision) -> Result<(), ClientError> {
-        let hex = |id: &GroupId| data_encoding::HEXLOWER.encode(id.as_bytes());
-        let matches: Vec<_> = self
-            .requests()
-            .into_iter()
-            .filter(|one| {
-                one.from.as_str().starts_with(which) || hex(&one.conversation).starts_with(which)
-            })
-            .collect();
-        let Some(first) = matches.first().filter(|_| !which.is_empty()).cloned() else {
-            return Err(ClientError::Unknown {
-                what: "request",
-                name: which.to_owned(),
-            });
-        };
-        let from = first.from;
-        if let Decision::Accept { petname } = decision {
-            return self.accept(&from, &first.conversation, petname);
-        }
-        if decision == Decision::Block
-            && let Some(contact) = self.contacts.get(&from).cloned()
-        {
-            self.save_contact(Contact {
-                blocked: true,
-                ..contact
-            })?;
-        }
-        let all: Vec<_> = matches
-            .iter()
-            .filter(|one| one.from == from)
-            .map(|one| one.conversation)
-            .collect();
-        all.iter().try_for_each(|group| self.leave(group))
-    }
-
-    fn accept(
-        &mut self,
-        from: &AccountId,
-        group: &GroupId,
-        petname: String,
-    ) -> Result<(), ClientError> {
-        self.check_name(&petname)?;
-        let Some(contact) = self.contacts.get(from).cloned() else {
-            return Ok(());
-        };
-        self.save_contact(Contact {
-            petname,
-            blocked: false,
-            ..contact
-        })?;
-        let accepted: Vec<_> = self
-            .conversations
-            .values()
-            .filter(|one| one.request.as_ref() == Some(from))
-            .map(|one| (one.id, one.peer.clone()))
-            .collect();
-        for (id, peer) in accepted {
-            self.change(&id, |one| one.request = None);
-            self.link_contact(peer.as_ref(), &id, None)?;
-            self.tell(Event::Conversation {
-                conversation: id,
-                change: Change::Ready,
-            });
-            for message in self.waiting_in(&id)? {
-                self.vault.put(
-                    super::tables::OWED,
-                    id.as_bytes(),
-                    message.id.as_bytes(),
-                    &[],
-                )?;
-                self.tell(Event::Message(message));
-            }
-            self.restore_receipts(&id)?;
-            self.awake.insert(id);
-        }
-        self.awake.insert(*group);
-        Ok(())
-    }
-
-    fn waiting_in(&self, group: &GroupId) -> Result<Vec<Message>, ClientError> {
-        let own = self.own_id();
-        Ok(self
-            .page(group, 0, 10_000)?
-            .into_iter()
-            .filter(|one| one.author != own)
-            .collect())
     }
 
     /// What a commit did to the members.

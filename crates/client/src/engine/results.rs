@@ -12,7 +12,7 @@ use commucat_proto::id::{AccountId, GroupId, SealedRef};
 use commucat_proto::wire::Cbor as _;
 
 use super::core::{Core, chat_error};
-use super::model::Stage;
+use super::model::{Kind, Stage};
 use super::online::{Binding, Purpose};
 use super::tables;
 use crate::chat::{Agreement, ChatError, Claimed, Intent};
@@ -170,7 +170,9 @@ impl Core {
                 .chat
                 .intend(group, Intent::Add(batch.to_vec()), self.now)
             {
-                Ok(()) => drop(self.intents.insert(*group)),
+                Ok(()) => {
+                    self.intents.insert(*group);
+                }
                 Err(error @ ChatError::Store(_)) => return Err(chat_error(error)),
                 Err(error) => self.add_one_by_one(group, batch, &error)?,
             }
@@ -192,7 +194,9 @@ impl Core {
                 .chat
                 .intend(group, Intent::Add(vec![one.clone()]), self.now)
             {
-                Ok(()) => drop(self.intents.insert(*group)),
+                Ok(()) => {
+                    self.intents.insert(*group);
+                }
                 Err(error @ ChatError::Store(_)) => return Err(chat_error(error)),
                 Err(_) => {}
             }
@@ -206,6 +210,10 @@ impl Core {
         committed: &KeyUpdateResult,
     ) -> Result<(), ClientError> {
         self.failures.remove(group);
+        if !committed.refused.is_empty() {
+            // In the tree without a Welcome: out again, so that another attempt can be made.
+            self.intend(group, Intent::Remove(committed.refused.clone()));
+        }
         match self.chat.accepted(group, committed.position) {
             Ok(applied) => self.on_applied(group, committed.position, applied),
             Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
@@ -298,12 +306,7 @@ impl Core {
                 Ok(())
             }
             Purpose::Claim(group, account) => {
-                if problem.title == Title::NotFound {
-                    self.change(&group, |one| {
-                        one.claims.retain(|old| old.account != account)
-                    });
-                }
-                self.later(&group, problem);
+                self.on_claim_error(&group, &account, problem);
                 Ok(())
             }
             Purpose::Create(group)
@@ -327,6 +330,24 @@ impl Core {
         }
     }
 
+    /// Nobody of that account can be added now. A group goes on without them after some attempts.
+    fn on_claim_error(&mut self, group: &GroupId, account: &AccountId, problem: &Problem) {
+        if problem.title == Title::NotFound {
+            self.change(group, |one| {
+                one.claims.retain(|old| old.account != *account);
+            });
+        }
+        let kind = self.conversations.get(group).map(|one| one.kind.clone());
+        let tried = self.failures.get(group).copied().unwrap_or(0);
+        if kind == Some(Kind::Group) && tried >= 3 {
+            tracing::warn!("an account cannot be added to a group");
+            self.failures.remove(group);
+            self.wanted_done(group, account);
+            return;
+        }
+        self.later(group, problem);
+    }
+
     /// The hub does not know this device in that group: it was removed, or the group is gone. It
     /// may also be a hub that was restored, so one look is not enough.
     fn not_found(&mut self, group: &GroupId) -> Result<(), ClientError> {
@@ -338,35 +359,37 @@ impl Core {
     }
 
     fn on_commit_error(&mut self, group: &GroupId, problem: &Problem) -> Result<(), ClientError> {
-        match problem.title {
-            Title::Conflict => {
-                for entry in &problem.extra.missing {
-                    self.on_entry(entry)?;
-                }
-                let position = self.conversations.get(group).map_or(0, |one| one.position);
-                if problem.extra.more || problem.extra.head.is_some_and(|head| head > position) {
-                    self.change(group, |one| one.behind = true);
-                }
-                if problem.extra.missing.is_empty() {
-                    self.change(group, |one| one.behind = true);
-                    self.later(group, problem);
-                }
-                Ok(())
+        let title = problem.title;
+        let busy = [
+            Title::RateLimited,
+            Title::StorageFailure,
+            Title::FederationFailure,
+        ];
+        if title == Title::Conflict {
+            for entry in &problem.extra.missing {
+                self.on_entry(entry)?;
             }
-            Title::RateLimited | Title::StorageFailure | Title::FederationFailure => {
-                self.later(group, problem);
-                Ok(())
-            }
-            Title::NotFound => {
+            let position = self.conversations.get(group).map_or(0, |one| one.position);
+            let ahead = problem.extra.head.is_some_and(|head| head > position);
+            if problem.extra.more || ahead || problem.extra.missing.is_empty() {
                 self.change(group, |one| one.behind = true);
-                self.later(group, problem);
-                Ok(())
             }
-            _ => match self.chat.withdraw(group) {
-                Ok(_) => Ok(()),
-                Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
-                Err(_) => Ok(()),
-            },
+            if problem.extra.missing.is_empty() {
+                self.later(group, problem);
+            }
+            return Ok(());
+        }
+        if title == Title::NotFound {
+            self.change(group, |one| one.behind = true);
+        }
+        if title == Title::NotFound || busy.contains(&title) {
+            self.later(group, problem);
+            return Ok(());
+        }
+        match self.chat.withdraw(group) {
+            Ok(_) => Ok(()),
+            Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+            Err(_) => Ok(()),
         }
     }
 }

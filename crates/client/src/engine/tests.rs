@@ -28,9 +28,15 @@ fn a_text_to_a_new_contact_arrives_as_a_request_and_then_as_a_message() {
     world.settle();
     let before = world.texts("bob");
     let request = world.ask("bob", Command::Requests).pop().unwrap();
-    let decision = Decision::Accept { petname: "alice".to_owned() };
+    let decision = Decision::Accept {
+        petname: "alice".to_owned(),
+    };
     let request = request.from.as_str().to_owned();
-    world.ask("bob", |reply| Command::Decide { request, decision, reply });
+    world.ask("bob", |reply| Command::Decide {
+        request,
+        decision,
+        reply,
+    });
     world.settle();
 
     assert!(before.is_empty());
@@ -158,7 +164,11 @@ fn a_linked_device_joins_the_conversations_and_gets_what_follows() {
     world.link("bob", "laptop");
     world.settle();
     world.send("alice", "bob", "to both");
-    let alice = world.ask("laptop", Command::Contacts).pop().unwrap().petname;
+    let alice = world
+        .ask("laptop", Command::Contacts)
+        .pop()
+        .unwrap()
+        .petname;
     world.send("laptop", &alice, "from the laptop");
     world.settle();
 
@@ -216,7 +226,11 @@ fn a_group_has_a_name_members_and_messages() {
 
     let members = vec!["bob".to_owned(), "carol".to_owned()];
     let name = "tea".to_owned();
-    world.ask("alice", |reply| Command::CreateGroup { name, members, reply });
+    world.ask("alice", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
     world.send("alice", "tea", "welcome");
     world.settle();
     world.send("bob", "tea", "thanks");
@@ -243,7 +257,14 @@ fn a_gap_in_an_authors_counter_is_waited_for_and_then_told() {
 
     assert_eq!(at_once, ["first"]);
     assert_eq!(world.texts("bob"), ["first", "after it"]);
-    let gap = |event: &Event| matches!(event, Event::Gap { conversation: Some(_) });
+    let gap = |event: &Event| {
+        matches!(
+            event,
+            Event::Gap {
+                conversation: Some(_)
+            }
+        )
+    };
     assert!(world.events("bob").iter().any(gap));
 }
 
@@ -253,14 +274,91 @@ fn a_blocked_stranger_is_not_heard_again() {
     world.send("alice", "bob", "buy this");
     world.settle();
 
-    let request = world.ask("bob", Command::Requests).pop().unwrap().from.as_str().to_owned();
-    world.ask("bob", |reply| Command::Decide { request, decision: Decision::Block, reply });
+    let request = world
+        .ask("bob", Command::Requests)
+        .pop()
+        .unwrap()
+        .from
+        .as_str()
+        .to_owned();
+    world.ask("bob", |reply| Command::Decide {
+        request,
+        decision: Decision::Block,
+        reply,
+    });
     world.settle();
     world.send("alice", "bob", "buy that");
     world.settle();
 
     assert!(world.texts("bob").is_empty());
     assert!(world.ask("bob", Command::Requests).is_empty());
+}
+
+#[test]
+fn adding_somebody_who_asked_before_accepts() {
+    let mut world = two();
+    world.send("alice", "bob", "hi");
+    world.settle();
+
+    let link = world.contact_link("alice");
+    world.add_contact("bob", &link, "alice");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["hi"]);
+    assert!(world.ask("bob", Command::Requests).is_empty());
+}
+
+#[test]
+fn two_who_start_at_the_same_time_end_up_in_one_conversation() {
+    let mut world = two();
+    let link = world.contact_link("alice");
+    world.add_contact("bob", &link, "alice");
+    world.settle();
+
+    world.send("alice", "bob", "a1");
+    world.send("bob", "alice", "b1");
+    world.settle();
+    world.send("alice", "bob", "a2");
+    world.send("bob", "alice", "b2");
+    world.settle();
+
+    assert_eq!(world.texts("alice"), ["b1", "b2"]);
+    assert_eq!(world.texts("bob"), ["a1", "a2"]);
+    let one = world
+        .ask("alice", Command::Contacts)
+        .pop()
+        .unwrap()
+        .conversation;
+    let other = world
+        .ask("bob", Command::Contacts)
+        .pop()
+        .unwrap()
+        .conversation;
+    assert_eq!(one, other);
+}
+
+#[test]
+fn a_removed_member_is_out_and_the_others_go_on() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned()]);
+    world.ask("alice", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.settle();
+    world.send("alice", "tea", "one");
+    world.settle();
+
+    let (group, who) = ("tea".to_owned(), "bob".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.settle();
+    world.send("alice", "tea", "two");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "one"]);
+    assert_eq!(world.outbox("alice"), 0);
 }
 
 #[test]

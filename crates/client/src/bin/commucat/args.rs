@@ -161,8 +161,8 @@ pub(crate) enum Request {
     #[command(subcommand)]
     Group(GroupRequest),
     /// List, accept, decline or block people who want to talk to you
-    #[command(subcommand)]
-    Request(StrangerRequest),
+    #[command(subcommand, name = "request")]
+    Stranger(StrangerRequest),
     /// List, link and revoke the devices of your account
     #[command(subcommand)]
     Device(DeviceRequest),
@@ -184,12 +184,12 @@ impl Request {
             | Self::Groups
             | Self::Phrase(_)
             | Self::Status
-            | Self::Request(StrangerRequest::List)
+            | Self::Stranger(StrangerRequest::List)
             | Self::Device(DeviceRequest::List) => false,
             Self::Add { .. }
             | Self::Send { .. }
             | Self::Group(_)
-            | Self::Request(_)
+            | Self::Stranger(_)
             | Self::Device(_) => true,
         }
     }

@@ -30,7 +30,7 @@ pub(crate) async fn answer(
         Request::Safety { name, verified } => safety(client, &name, verified, within).await,
         Request::Groups => groups(client).await,
         Request::Group(request) => group(client, request).await,
-        Request::Request(request) => stranger(client, request).await,
+        Request::Stranger(request) => stranger(client, request).await,
         Request::Device(request) => device(client, request, within).await,
         Request::Phrase(PhraseRequest::Show) => {
             Ok(json!({ "phrase": client.recovery_phrase().await? }))
@@ -290,6 +290,7 @@ pub(crate) fn connection_words(state: &Connection) -> (&'static str, Option<&str
             "replaced",
             Some("another connection of this device took over"),
         ),
+        Connection::Stopped { reason } => ("stopped", Some(reason)),
         Connection::Revoked => ("revoked", Some("this device was removed from the account")),
     }
 }

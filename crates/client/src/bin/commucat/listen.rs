@@ -63,7 +63,9 @@ pub(crate) async fn run(
             Some(event) => {
                 let over = matches!(
                     event,
-                    Event::Connection(Connection::Replaced | Connection::Revoked)
+                    Event::Connection(
+                        Connection::Replaced | Connection::Revoked | Connection::Stopped { .. }
+                    )
                 );
                 listener.tell(&event);
                 if over {
@@ -175,7 +177,8 @@ fn event_json(event: &Event) -> Option<Value> {
         }),
         Event::Devices => json!({ "event": "devices" }),
         Event::CertificateWarning => json!({ "event": "certificate warning" }),
-        _ => return None,
+        // Shown otherwise, or of a later version of the library.
+        Event::Message(_) | Event::Behind { .. } | _ => return None,
     })
 }
 
@@ -220,6 +223,11 @@ fn event_text(event: &Event) -> Option<String> {
             "(the devices of your account changed: `commucat device list`)".to_owned()
         }
         Event::CertificateWarning => crate::CERTIFICATE_WARNING.to_owned(),
-        _ => return None,
+        // Shown otherwise, or of a later version of the library.
+        Event::Message(_)
+        | Event::Tick { .. }
+        | Event::Conversation { .. }
+        | Event::Behind { .. }
+        | _ => return None,
     })
 }

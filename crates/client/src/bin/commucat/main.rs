@@ -24,8 +24,7 @@ use crate::args::{Cli, Command, Common, Request};
 use crate::report::{Failure, fail, line, note};
 
 /// Said once a profile.
-pub(crate) const CERTIFICATE_WARNING: &str =
-    "Warning: the TLS certificate of the server does not verify. The server's own key is the one \
+pub(crate) const CERTIFICATE_WARNING: &str = "Warning: the TLS certificate of the server does not verify. The server's own key is the one \
      of your invite, so the connection goes on. Silence this with `--tls-ca FILE` or `--insecure`.";
 /// How long a command goes on with what follows from it.
 const LINGER: Duration = Duration::from_secs(4);

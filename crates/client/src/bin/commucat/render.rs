@@ -22,10 +22,12 @@ pub(crate) fn text(request: &Request, answer: &Value) -> Vec<String> {
         Request::Safety { .. } => safety(answer),
         Request::Groups => groups(answer),
         Request::Group(GroupRequest::Create { name, .. }) => vec![format!("made group {name}")],
-        Request::Request(StrangerRequest::List) => requests(answer),
+        Request::Stranger(StrangerRequest::List) => requests(answer),
         Request::Device(DeviceRequest::List) => devices(answer),
         Request::Device(DeviceRequest::Link { .. }) => link_answer(answer),
-        Request::Group(_) | Request::Request(_) | Request::Device(DeviceRequest::Revoke { .. }) => {
+        Request::Group(_)
+        | Request::Stranger(_)
+        | Request::Device(DeviceRequest::Revoke { .. }) => {
             vec!["done".to_owned()]
         }
         Request::Phrase(_) => phrase(answer),

@@ -1,5 +1,7 @@
 //! A server in memory, small enough to be seen to be right: queues, groups, packages, lists.
 
+mod look;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
@@ -23,17 +25,14 @@ use commucat_proto::id::{AccountId, ClaimId, Domain, DomainKey, GroupId, NoiseKe
 use commucat_proto::signed::Signed;
 use commucat_proto::time::Timestamp;
 use commucat_proto::wire::Cbor;
-use tokio::sync::oneshot;
 
-use crate::account::code::Answer;
 use crate::account::{Phrase, new_device};
-use crate::client::{Command, Decision, Reply};
 use crate::connect::login::Welcome;
 use crate::engine::core::{Core, Effect};
 use crate::engine::model::{Account, Server};
 use crate::engine::tables;
 use crate::error::ClientError;
-use crate::event::{Event, Tick};
+use crate::event::Event;
 use crate::record;
 use crate::settings::Suite;
 use crate::vault::Vault;
@@ -86,7 +85,10 @@ fn domain() -> Domain {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self { now: 1_800_000_000_000, ..Self::default() }
+        Self {
+            now: 1_800_000_000_000,
+            ..Self::default()
+        }
     }
 
     fn time(&self) -> Timestamp {
@@ -97,7 +99,7 @@ impl World {
         self.now += millis;
         let names: Vec<_> = self.devices.keys().cloned().collect();
         for name in names {
-            self.step(&name, Core::tick);
+            self.step(&name, Core::on_time);
         }
     }
 
@@ -120,7 +122,8 @@ impl World {
             certificate_failed: false,
         });
         let list = account.signed_list().unwrap();
-        self.lists.insert(List::verify(&list).unwrap().account_id(), list);
+        self.lists
+            .insert(List::verify(&list).unwrap().account_id(), list);
         let vault = Vault::in_memory().unwrap();
         record::put(&vault, tables::ACCOUNT, (b"", b""), &account).unwrap();
         let core = Core::load(vault.clone(), Suite::Classical, self.time()).unwrap();
@@ -157,14 +160,22 @@ impl World {
         let first = FirstAck {
             waiting: 0,
             capabilities: Vec::new(),
-            server_keys: Signed { body: Bytes::new(), signature: [0; 64] },
+            server_keys: Signed {
+                body: Bytes::new(),
+                signature: [0; 64],
+            },
             versions: vec![2],
             server_time: Timestamp::ZERO,
             limits: SessionLimits::default(),
         };
         let noise = NoiseKey::new([1; 32]);
-        let welcome = Welcome { first, statement: None, noise, certificate_failed: false };
-        self.step(name, |core| core.on_online(welcome));
+        let welcome = Welcome {
+            first,
+            statement: None,
+            noise,
+            certificate_failed: false,
+        };
+        self.step(name, |core| core.on_online(&welcome));
     }
 
     pub(super) fn disconnect(&mut self, name: &str) {
@@ -248,7 +259,10 @@ impl World {
         for (kind, payload) in device.queue.iter().skip(device.sent) {
             device.sequence += 1;
             let header = Header::new(*kind, device.sequence);
-            frames.push(Frame { header, payload: payload.clone() });
+            frames.push(Frame {
+                header,
+                payload: payload.clone(),
+            });
         }
         device.sent = device.queue.len();
         self.step(name, |core| core.on_frames(frames));
@@ -260,14 +274,20 @@ impl World {
             return;
         }
         let header = Header::bare(FrameType::Ack);
-        let frame = Frame { header, payload: ack.encode().into() };
+        let frame = Frame {
+            header,
+            payload: ack.encode().into(),
+        };
         self.step(name, |core| core.on_frames(vec![frame]));
     }
 
     fn refuse(&mut self, name: &str, sequence: u32, mut problem: Problem) {
         problem.sequence = Some(sequence);
         let header = Header::bare(FrameType::Error);
-        let frame = Frame { header, payload: problem.encode().into() };
+        let frame = Frame {
+            header,
+            payload: problem.encode().into(),
+        };
         self.step(name, |core| core.on_frames(vec![frame]));
     }
 
@@ -289,8 +309,16 @@ impl World {
                 }
             }
             FromClient::GroupCreate(create) => {
-                let infos = create.sealed_group_info.map(|info| (0, info)).into_iter().collect();
-                let group = Group { list: create.fanout, infos, ..Group::default() };
+                let infos = create
+                    .sealed_group_info
+                    .map(|info| (0, info))
+                    .into_iter()
+                    .collect();
+                let group = Group {
+                    list: create.fanout,
+                    infos,
+                    ..Group::default()
+                };
                 self.groups.entry(create.group).or_insert(group);
                 self.answer(name, &AckDown::done(sequence));
             }
@@ -298,8 +326,12 @@ impl World {
             FromClient::Directory(operation) => self.directory(name, sequence, operation),
             FromClient::Fetch(fetch) => self.fetch(name, sequence, &fetch),
             FromClient::Leave(leave) => {
-                let refs: HashSet<_> =
-                    self.refs.iter().filter(|(_, of)| *of == name).map(|(one, _)| *one).collect();
+                let refs: HashSet<_> = self
+                    .refs
+                    .iter()
+                    .filter(|(_, of)| *of == name)
+                    .map(|(one, _)| *one)
+                    .collect();
                 if let Some(group) = self.groups.get_mut(&leave.group) {
                     group.list.retain(|entry| !refs.contains(&entry.sealed_ref));
                 }
@@ -311,7 +343,10 @@ impl World {
 
     fn acknowledge(&mut self, name: &str, through: u32) {
         let device = self.devices.get_mut(name).unwrap();
-        assert!(through <= device.sequence, "{name} acknowledges what it never got");
+        assert!(
+            through <= device.sequence,
+            "{name} acknowledges what it never got"
+        );
         if device.ignore_acks {
             return;
         }
@@ -335,20 +370,37 @@ impl World {
         let dropped = std::mem::take(&mut device.drop_next);
         let hub = &self.groups[&group];
         if hub.head > msg.position() + 2 {
-            self.devices.get_mut(name).unwrap().channels.remove(&channel);
+            self.devices
+                .get_mut(name)
+                .unwrap()
+                .channels
+                .remove(&channel);
             return self.refuse(name, sequence, Problem::new(Title::EpochOld, ""));
         }
         let payload = Bytes::from([group.as_bytes().as_slice(), msg.payload()].concat());
         if !dropped {
             self.fan_out(&group, Some(name), FrameType::Msg, &payload);
         }
-        let run = CustodyRun { first: sequence, count: 1, status: CustodyStatus::Stored };
-        self.answer(name, &AckDown { custody: vec![run], ..AckDown::default() });
+        let run = CustodyRun {
+            first: sequence,
+            count: 1,
+            status: CustodyStatus::Stored,
+        };
+        self.answer(
+            name,
+            &AckDown {
+                custody: vec![run],
+                ..AckDown::default()
+            },
+        );
     }
 
     fn fan_out(&mut self, group: &GroupId, but: Option<&str>, kind: FrameType, payload: &Bytes) {
-        let names: Vec<_> =
-            self.groups[group].list.iter().map(|entry| self.refs[&entry.sealed_ref].clone()).collect();
+        let names: Vec<_> = self.groups[group]
+            .list
+            .iter()
+            .map(|entry| self.refs[&entry.sealed_ref].clone())
+            .collect();
         for name in names {
             if Some(name.as_str()) != but
                 && let Some(device) = self.devices.get_mut(&name)
@@ -362,30 +414,15 @@ impl World {
         }
     }
 
-    fn commit(&mut self, name: &str, sequence: u32, signed: &Signed) {
-        let bundle = Bundle::decode(&signed.body).unwrap();
-        let entry = bundle.entry(&signed.body).unwrap();
-        let group = self.groups.get_mut(&bundle.group).unwrap();
-        let at = usize::try_from(bundle.expect).unwrap();
-        if group.log.get(at) == Some(&entry) {
-            let result = KeyUpdateResult { position: entry.position, refused: Vec::new() };
-            return self.answer(name, &AckDown::with_result(sequence, &result));
-        }
-        if group.head != bundle.expect {
-            let mut problem = Problem::new(Title::Conflict, "");
-            problem.extra.head = Some(group.head);
-            problem.extra.missing = group.log[at..].to_vec();
-            return self.refuse(name, sequence, problem);
-        }
-        let author = group.list.iter().find(|one| one.handle == bundle.author).unwrap();
-        assert!(author.admin || !bundle.change.needs_admin(), "{name} may not do that");
-        group.head += 1;
-        group.log.push(entry.clone());
-        group.infos.push((entry.position, bundle.sealed_group_info.clone()));
-        group.list.extend(bundle.change.add.clone());
+    fn welcome(&mut self, bundle: &Bundle, entry: &LogEntry) {
         for welcome in &bundle.welcomes {
             for handle in &welcome.handles {
-                let place = bundle.change.add.iter().find(|one| one.handle == *handle).unwrap();
+                let place = bundle
+                    .change
+                    .add
+                    .iter()
+                    .find(|one| one.handle == *handle)
+                    .unwrap();
                 let invite = GroupInvite {
                     group: bundle.group,
                     hub: domain(),
@@ -397,20 +434,67 @@ impl World {
                 };
                 let to = self.refs[&place.sealed_ref].clone();
                 if let Some(device) = self.devices.get_mut(&to) {
-                    device.queue.push_back((FrameType::GroupInvite, invite.encode().into()));
+                    device
+                        .queue
+                        .push_back((FrameType::GroupInvite, invite.encode().into()));
                 }
             }
         }
+    }
+
+    fn commit(&mut self, name: &str, sequence: u32, signed: &Signed) {
+        let bundle = Bundle::decode(&signed.body).unwrap();
+        let entry = bundle.entry(&signed.body).unwrap();
+        let group = self.groups.get_mut(&bundle.group).unwrap();
+        let at = usize::try_from(bundle.expect).unwrap();
+        if group.log.get(at) == Some(&entry) {
+            let result = KeyUpdateResult {
+                position: entry.position,
+                refused: Vec::new(),
+            };
+            return self.answer(name, &AckDown::with_result(sequence, &result));
+        }
+        if group.head != bundle.expect {
+            let mut problem = Problem::new(Title::Conflict, "");
+            problem.extra.head = Some(group.head);
+            problem.extra.missing = group.log[at..].to_vec();
+            return self.refuse(name, sequence, problem);
+        }
+        let author = group
+            .list
+            .iter()
+            .find(|one| one.handle == bundle.author)
+            .unwrap();
+        assert!(
+            author.admin || !bundle.change.needs_admin(),
+            "{name} may not do that"
+        );
+        group.head += 1;
+        group.log.push(entry.clone());
+        group
+            .infos
+            .push((entry.position, bundle.sealed_group_info.clone()));
+        group.list.extend(bundle.change.add.clone());
+        self.welcome(&bundle, &entry);
         let payload = Bytes::from(entry.encode());
         self.fan_out(&bundle.group, Some(name), FrameType::KeyUpdate, &payload);
         let group = self.groups.get_mut(&bundle.group).unwrap();
-        group.list.retain(|one| !bundle.change.remove.contains(&one.handle));
+        group
+            .list
+            .retain(|one| !bundle.change.remove.contains(&one.handle));
         for change in &bundle.change.admins {
-            for one in group.list.iter_mut().filter(|one| one.handle == change.handle) {
+            for one in group
+                .list
+                .iter_mut()
+                .filter(|one| one.handle == change.handle)
+            {
                 one.admin = change.admin;
             }
         }
-        let result = KeyUpdateResult { position: entry.position, refused: Vec::new() };
+        let result = KeyUpdateResult {
+            position: entry.position,
+            refused: Vec::new(),
+        };
         self.answer(name, &AckDown::with_result(sequence, &result));
     }
 
@@ -436,7 +520,13 @@ impl World {
             KeyPackage::Count => {
                 let single_use = device.packages.len() as u64;
                 let last_resort = u64::from(device.last_resort.is_some());
-                AckDown::with_result(sequence, &PackageCount { single_use, last_resort })
+                AckDown::with_result(
+                    sequence,
+                    &PackageCount {
+                        single_use,
+                        last_resort,
+                    },
+                )
             }
             KeyPackage::Claim(claim) => {
                 let known = self.claims.get(&claim.id).cloned();
@@ -456,10 +546,13 @@ impl World {
         let list = List::verify(&self.lists[account]).unwrap();
         let mut out = Vec::new();
         for certificate in list.certificates() {
-            let found = self.devices.iter().find(|(_, device)| {
-                device.core.account.device == *certificate.device()
-            });
-            let Some(name) = found.map(|(name, _)| name.clone()).filter(|name| name != claimer)
+            let found = self
+                .devices
+                .iter()
+                .find(|(_, device)| device.core.account.device == *certificate.device());
+            let Some(name) = found
+                .map(|(name, _)| name.clone())
+                .filter(|name| name != claimer)
             else {
                 continue;
             };
@@ -468,7 +561,12 @@ impl World {
             let Some(package) = package else { continue };
             let sealed_ref = self.reference(&name);
             let device = certificate.device().clone();
-            out.push(ClaimedPackage { device, package, sealed_ref, last_resort: false });
+            out.push(ClaimedPackage {
+                device,
+                package,
+                sealed_ref,
+                last_resort: false,
+            });
         }
         ClaimResult(out)
     }
@@ -493,7 +591,10 @@ impl World {
             }
             Directory::Get { account, .. } => {
                 let list = self.lists[&account].clone();
-                let result = DirectoryResult { list, ledger_proof: None };
+                let result = DirectoryResult {
+                    list,
+                    ledger_proof: None,
+                };
                 self.answer(name, &AckDown::with_result(sequence, &result));
             }
         }
@@ -501,7 +602,11 @@ impl World {
 
     fn fetch(&mut self, name: &str, sequence: u32, fetch: &Fetch) {
         let group = &self.groups[&fetch.group];
-        let mut result = FetchResult { head: group.head, first_kept: 1, ..FetchResult::default() };
+        let mut result = FetchResult {
+            head: group.head,
+            first_kept: 1,
+            ..FetchResult::default()
+        };
         if fetch.want.entries {
             let from = usize::try_from(fetch.from.max(1)).unwrap() - 1;
             result.entries = group.log.get(from..).unwrap_or_default().to_vec();
@@ -515,148 +620,5 @@ impl World {
             result.group_infos = kept.collect();
         }
         self.answer(name, &AckDown::with_result(sequence, &result));
-    }
-}
-
-/// What tests do and look at.
-impl World {
-    pub(super) fn ask<T: Send + 'static>(
-        &mut self,
-        name: &str,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> T {
-        let mut answer = self.ask_later(name, command);
-        answer.try_recv().unwrap().unwrap()
-    }
-
-    pub(super) fn ask_later<T: Send + 'static>(
-        &mut self,
-        name: &str,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> oneshot::Receiver<Result<T, ClientError>> {
-        let (reply, answer) = oneshot::channel();
-        let command = command(reply);
-        self.step(name, |core| core.on_command(command));
-        answer
-    }
-
-    pub(super) fn contact_link(&mut self, name: &str) -> String {
-        self.ask(name, Command::Me).contact_link
-    }
-
-    pub(super) fn add_contact(&mut self, name: &str, link: &str, petname: &str) {
-        let (link, petname) = (link.to_owned(), petname.to_owned());
-        self.ask(name, |reply| Command::AddContact { link, petname, reply });
-    }
-
-    pub(super) fn send(&mut self, name: &str, to: &str, text: &str) {
-        let (to, text) = (to.to_owned(), text.to_owned());
-        self.ask(name, |reply| Command::Send { to, text, reply });
-    }
-
-    /// Writes `first` and accepts it.
-    pub(super) fn talk(&mut self, from: &str, to: &str) {
-        self.send(from, to, "first");
-        self.settle();
-        let request = self.ask(to, Command::Requests).pop().unwrap().from.as_str().to_owned();
-        let decision = Decision::Accept { petname: from.to_owned() };
-        self.ask(to, |reply| Command::Decide { request, decision, reply });
-        self.settle();
-    }
-
-    pub(super) fn link(&mut self, first: &str, new: &str) {
-        let mut account = new_device();
-        let code = account.request().code();
-        let mut answer = self.ask_later(first, |reply| Command::LinkDevice { code, reply });
-        self.settle_reading(first);
-        let answer = Answer::parse(&answer.try_recv().unwrap().unwrap()).unwrap();
-        let list = List::verify(&answer.list).unwrap();
-        account.key = Some(*list.account());
-        account.list_version = list.version();
-        account.list = Some(answer.list.encode());
-        self.start(new, account);
-    }
-
-    fn settle_reading(&mut self, name: &str) {
-        while self.read(name) || self.deliver(name) {}
-    }
-
-    pub(super) fn events(&self, name: &str) -> &[Event] {
-        &self.devices[name].events
-    }
-
-    fn shown(&self, name: &str, own: bool) -> Vec<String> {
-        let shown = self.events(name).iter().filter_map(|event| match event {
-            Event::Message(message) if message.own == own => Some(message.text.clone()),
-            _ => None,
-        });
-        shown.collect()
-    }
-
-    /// Texts of others, as the application was told.
-    pub(super) fn texts(&self, name: &str) -> Vec<String> {
-        self.shown(name, false)
-    }
-
-    pub(super) fn own_texts(&self, name: &str) -> Vec<String> {
-        self.shown(name, true)
-    }
-
-    pub(super) fn tick_of(&mut self, name: &str, to: &str, text: &str) -> Tick {
-        let name_of = to.to_owned();
-        let history = self.ask(name, |reply| Command::History {
-            name: name_of,
-            after: 0,
-            limit: 1000,
-            reply,
-        });
-        history.iter().find(|message| message.text == text).unwrap().tick
-    }
-
-    pub(super) fn groups(&self) -> usize {
-        self.groups.len()
-    }
-
-    pub(super) fn outbox(&mut self, name: &str) -> usize {
-        self.ask(name, Command::Status).outbox
-    }
-
-    pub(super) fn queued(&self, name: &str) -> usize {
-        self.devices[name].queue.len()
-    }
-
-    pub(super) fn sent_by(&self, name: &str) -> Vec<Bytes> {
-        self.devices[name].messages.clone()
-    }
-
-    pub(super) fn device_id(&self, name: &str) -> String {
-        self.devices[name].core.account.device.as_str().to_owned()
-    }
-
-    pub(super) fn lose_answers(&mut self, name: &str, lose: bool) {
-        self.devices.get_mut(name).unwrap().lose_answers = lose;
-    }
-
-    pub(super) fn ignore_acks(&mut self, name: &str, ignore: bool) {
-        self.devices.get_mut(name).unwrap().ignore_acks = ignore;
-    }
-
-    pub(super) fn refuse_next_message(&mut self, name: &str, title: Title) {
-        self.devices.get_mut(name).unwrap().refuse = Some(title);
-    }
-
-    pub(super) fn drop_next_message(&mut self, name: &str) {
-        self.devices.get_mut(name).unwrap().drop_next = true;
-    }
-
-    /// Holds commits back, so that several are made for one position; then lets them go.
-    pub(super) fn hold_commits(&mut self, hold: bool) {
-        if hold {
-            self.held = Some(VecDeque::new());
-        } else {
-            for (name, sequence, bundle) in self.held.take().unwrap_or_default() {
-                self.commit(&name, sequence, &bundle);
-            }
-        }
     }
 }

@@ -1,0 +1,165 @@
+//! What an ACK means: custody of what was sent, and the ACK for what was stored (CCP-1 section 4).
+
+use bytes::BytesMut;
+use commucat_proto::encoder;
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, ForkTag};
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::{FrameType, Header};
+use commucat_proto::id::GroupId;
+
+use super::core::{Core, Effect};
+use super::model::Outgoing;
+use super::online::{Binding, Unanswered};
+use super::tables;
+use crate::error::ClientError;
+use crate::event::Tick;
+use crate::record;
+
+impl Core {
+    /// The ACK for everything that this step stored; the last thing of a step.
+    pub(super) fn acknowledge(&mut self) {
+        let Some(online) = &mut self.online else {
+            return;
+        };
+        let tags = std::mem::take(&mut online.tags);
+        let bound = |group: &GroupId| {
+            online
+                .bindings
+                .get(group)
+                .is_some_and(|(_, binding)| *binding == Binding::Bound)
+        };
+        let tags: Vec<_> = tags
+            .into_iter()
+            .filter(|(group, ..)| bound(group))
+            .map(|(group, position, tag)| ForkTag {
+                group,
+                position,
+                tag,
+            })
+            .collect();
+        if online.received == online.acknowledged && tags.is_empty() {
+            return;
+        }
+        online.acknowledged = online.received;
+        let ack = AckUp {
+            through: Some(online.received),
+            tags,
+        };
+        let mut out = BytesMut::new();
+        encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut out);
+        self.effects.push(Effect::Send(out.freeze()));
+    }
+
+    /// ACK s->c.
+    pub(super) fn on_ack(&mut self, ack: AckDown) -> Result<(), ClientError> {
+        for run in ack.custody {
+            self.on_custody(run)?;
+        }
+        if let Some(answer) = ack.answer {
+            let what = self
+                .online
+                .as_mut()
+                .and_then(|online| online.answered(answer.request));
+            if let Some(Unanswered::Request { purpose, .. }) = what {
+                self.on_result(purpose, &answer.result)?;
+            }
+        }
+        if ack.queue_empty {
+            if let Some(online) = &mut self.online {
+                online.queue_empty = true;
+            }
+            self.flush_receipts(super::receipts::When::Now)?;
+        }
+        if self
+            .online
+            .as_ref()
+            .is_some_and(super::online::Online::is_settled)
+        {
+            self.set_state(crate::event::Connection::CaughtUp);
+        }
+        Ok(())
+    }
+
+    fn on_custody(&mut self, run: CustodyRun) -> Result<(), ClientError> {
+        for offset in 0..run.count {
+            let sequence = run.first.saturating_add(offset);
+            let Some(online) = &mut self.online else {
+                return Ok(());
+            };
+            // A run covers numbers of MSG frames only; one that was never sent ends the run.
+            if online.unanswered.range(sequence..).next().is_none() {
+                return Ok(());
+            }
+            let Some(Unanswered::Message { group, number, .. }) = online.answered(sequence) else {
+                continue;
+            };
+            let mut awake = std::mem::take(&mut online.blocked);
+            self.awake.append(&mut awake);
+            self.failures.remove(&group);
+            self.settled(&group, number)?;
+        }
+        Ok(())
+    }
+
+    /// The server has custody of an outbox entry, or it is of no use any more.
+    fn settled(&mut self, group: &GroupId, number: u64) -> Result<(), ClientError> {
+        let after = number.saturating_sub(1);
+        let page = self
+            .vault
+            .entries(tables::OUTBOX, group.as_bytes(), after, 1)?;
+        if let Some((found, bytes)) = page.first()
+            && *found == number
+        {
+            let outgoing: Outgoing = record::decode(tables::OUTBOX, bytes)?;
+            self.vault
+                .remove(tables::OUTBOX, group.as_bytes(), number)?;
+            self.reached(&outgoing.message, Tick::Stored)?;
+        }
+        Ok(())
+    }
+
+    /// An ERROR to a MSG: its channel is unbound; everything behind it is refused too, and all of
+    /// it is sent again after a new JOIN, oldest first.
+    pub(super) fn on_message_error(
+        &mut self,
+        (group, number): (GroupId, u64),
+        problem: &Problem,
+    ) -> Result<(), ClientError> {
+        if let Some(online) = &mut self.online
+            && let Some((_, binding)) = online.bindings.get_mut(&group)
+        {
+            *binding = Binding::Broken;
+        }
+        let title = problem.title;
+        if title == Title::EpochOld {
+            self.change(&group, |one| one.behind = true);
+            self.stale.insert(group);
+        } else if title == Title::Conflict || title == Title::NotFound {
+            self.change(&group, |one| one.behind = true);
+            self.later(&group, problem);
+        } else if title == Title::PayloadTooLarge || title == Title::InvalidControlPayload {
+            // It can never be sent; what is behind it must not wait for ever.
+            tracing::warn!(code = title.as_str(), "a message is refused for good");
+            self.vault
+                .remove(tables::OUTBOX, group.as_bytes(), number)?;
+        } else if title != Title::NotJoined {
+            self.later(&group, problem);
+        }
+        self.mend(&group);
+        Ok(())
+    }
+
+    /// Binds a broken channel again once all frames behind the error have been answered.
+    pub(super) fn mend(&mut self, group: &GroupId) {
+        let Some(online) = &mut self.online else {
+            return;
+        };
+        let broken = matches!(online.bindings.get(group), Some((_, Binding::Broken)));
+        if broken && !online.has_messages(group) {
+            online.unbind(group);
+            online.sent.remove(group);
+            self.awake.insert(*group);
+        }
+    }
+}

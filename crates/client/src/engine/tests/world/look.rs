@@ -1,0 +1,180 @@
+//! What tests do to the world, and what they look at.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use commucat_crypto::certificate::List;
+use commucat_proto::error::Title;
+use commucat_proto::wire::Cbor as _;
+use tokio::sync::oneshot;
+
+use super::World;
+use crate::account::code::Answer;
+use crate::account::new_device;
+use crate::client::{Command, Decision, Reply};
+use crate::error::ClientError;
+use crate::event::{Event, Tick};
+
+impl World {
+    pub(in crate::engine::tests) fn ask<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> T {
+        let mut answer = self.ask_later(name, command);
+        answer.try_recv().unwrap().unwrap()
+    }
+
+    pub(in crate::engine::tests) fn ask_later<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> oneshot::Receiver<Result<T, ClientError>> {
+        let (reply, answer) = oneshot::channel();
+        let command = command(reply);
+        self.step(name, |core| core.on_command(command));
+        answer
+    }
+
+    pub(in crate::engine::tests) fn contact_link(&mut self, name: &str) -> String {
+        self.ask(name, Command::Me).contact_link
+    }
+
+    pub(in crate::engine::tests) fn add_contact(&mut self, name: &str, link: &str, petname: &str) {
+        let (link, petname) = (link.to_owned(), petname.to_owned());
+        self.ask(name, |reply| Command::AddContact {
+            link,
+            petname,
+            reply,
+        });
+    }
+
+    pub(in crate::engine::tests) fn send(&mut self, name: &str, to: &str, text: &str) {
+        let (to, text) = (to.to_owned(), text.to_owned());
+        self.ask(name, |reply| Command::Send { to, text, reply });
+    }
+
+    /// Writes `first` and accepts it.
+    pub(in crate::engine::tests) fn talk(&mut self, from: &str, to: &str) {
+        self.send(from, to, "first");
+        self.settle();
+        let request = self
+            .ask(to, Command::Requests)
+            .pop()
+            .unwrap()
+            .from
+            .as_str()
+            .to_owned();
+        let decision = Decision::Accept {
+            petname: from.to_owned(),
+        };
+        self.ask(to, |reply| Command::Decide {
+            request,
+            decision,
+            reply,
+        });
+        self.settle();
+    }
+
+    pub(in crate::engine::tests) fn link(&mut self, first: &str, new: &str) {
+        let mut account = new_device();
+        let code = account.request().code();
+        let mut answer = self.ask_later(first, |reply| Command::LinkDevice { code, reply });
+        self.settle_reading(first);
+        let answer = Answer::parse(&answer.try_recv().unwrap().unwrap()).unwrap();
+        let list = List::verify(&answer.list).unwrap();
+        account.key = Some(*list.account());
+        account.list_version = list.version();
+        account.list = Some(answer.list.encode());
+        self.start(new, account);
+    }
+
+    fn settle_reading(&mut self, name: &str) {
+        while self.read(name) || self.deliver(name) {}
+    }
+
+    pub(in crate::engine::tests) fn events(&self, name: &str) -> &[Event] {
+        &self.devices[name].events
+    }
+
+    fn shown(&self, name: &str, own: bool) -> Vec<String> {
+        let shown = self.events(name).iter().filter_map(|event| {
+            let Event::Message(message) = event else {
+                return None;
+            };
+            (message.own == own).then(|| message.text.clone())
+        });
+        shown.collect()
+    }
+
+    /// Texts of others, as the application was told.
+    pub(in crate::engine::tests) fn texts(&self, name: &str) -> Vec<String> {
+        self.shown(name, false)
+    }
+
+    pub(in crate::engine::tests) fn own_texts(&self, name: &str) -> Vec<String> {
+        self.shown(name, true)
+    }
+
+    pub(in crate::engine::tests) fn tick_of(&mut self, name: &str, to: &str, text: &str) -> Tick {
+        let name_of = to.to_owned();
+        let history = self.ask(name, |reply| Command::History {
+            name: name_of,
+            after: 0,
+            limit: 1000,
+            reply,
+        });
+        history
+            .iter()
+            .find(|message| message.text == text)
+            .unwrap()
+            .tick
+    }
+
+    pub(in crate::engine::tests) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(in crate::engine::tests) fn outbox(&mut self, name: &str) -> usize {
+        self.ask(name, Command::Status).outbox
+    }
+
+    pub(in crate::engine::tests) fn queued(&self, name: &str) -> usize {
+        self.devices[name].queue.len()
+    }
+
+    pub(in crate::engine::tests) fn sent_by(&self, name: &str) -> Vec<Bytes> {
+        self.devices[name].messages.clone()
+    }
+
+    pub(in crate::engine::tests) fn device_id(&self, name: &str) -> String {
+        self.devices[name].core.account.device.as_str().to_owned()
+    }
+
+    pub(in crate::engine::tests) fn lose_answers(&mut self, name: &str, lose: bool) {
+        self.devices.get_mut(name).unwrap().lose_answers = lose;
+    }
+
+    pub(in crate::engine::tests) fn ignore_acks(&mut self, name: &str, ignore: bool) {
+        self.devices.get_mut(name).unwrap().ignore_acks = ignore;
+    }
+
+    pub(in crate::engine::tests) fn refuse_next_message(&mut self, name: &str, title: Title) {
+        self.devices.get_mut(name).unwrap().refuse = Some(title);
+    }
+
+    pub(in crate::engine::tests) fn drop_next_message(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().drop_next = true;
+    }
+
+    /// Holds commits back, so that several are made for one position; then lets them go.
+    pub(in crate::engine::tests) fn hold_commits(&mut self, hold: bool) {
+        if hold {
+            self.held = Some(VecDeque::new());
+        } else {
+            for (name, sequence, bundle) in self.held.take().unwrap_or_default() {
+                self.commit(&name, sequence, &bundle);
+            }
+        }
+    }
+}
