@@ -14,27 +14,24 @@ struct Server {
     listen: String,
 }
 
-/// The server's program, beside this test's own.
-fn program() -> Option<PathBuf> {
+/// A program of another crate, beside this test's own.
+fn program(name: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().unwrap();
     let directory = own.parent().unwrap().parent().unwrap();
-    let path = directory.join("commucat-server");
+    let path = directory.join(name);
     if path.exists() {
         return Some(path);
     }
     // `./test` builds all programs first, so that CI never passes by skipping.
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "commucat-server is not built"
-    );
-    eprintln!("skipped: commucat-server is not built");
+    assert!(std::env::var_os("CI").is_none(), "{name} is not built");
+    eprintln!("skipped: {name} is not built");
     None
 }
 
 impl Server {
     fn start(world: &World) -> Option<Self> {
         let listen = format!("server.listen=127.0.0.1:{}", free_port());
-        let mut child = Command::new(program()?)
+        let mut child = Command::new(program("commucat-server")?)
             .current_dir(world.path())
             .env_clear()
             .args(["--data", "data", "--set", &listen, "--log", "warn"])
@@ -135,4 +132,65 @@ fn after_the_server_was_killed_the_store_is_opened_directly() {
     let listed = world.json(&["invite", "list"]);
 
     assert_eq!(listed["invites"].as_array().unwrap().len(), 2);
+}
+
+/// Waits until a line of `lines` holds `wanted`.
+fn wait_for(lines: &mut impl Iterator<Item = std::io::Result<String>>, wanted: &str) {
+    let found = lines.map(Result::unwrap).any(|line| line.contains(wanted));
+    assert!(found, "the program ended before it said `{wanted}`");
+}
+
+#[test]
+fn rotating_keys_disconnects_nobody_and_revoking_a_device_ends_its_session() {
+    let world = World::made();
+    let Some((client, server)) = program("commucat").zip(Server::start(&world)) else {
+        return;
+    };
+    let made = world.json(&server.args(&["invite", "create"]));
+    let commucat = |args: &[&str]| {
+        let mut command = Command::new(&client);
+        command
+            .current_dir(world.path())
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+            .args(["--profile", "alice", "--insecure"])
+            .args(args);
+        command
+    };
+    let joined = commucat(&["join", made["link"].as_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(
+        joined.status.success(),
+        "{}",
+        String::from_utf8_lossy(&joined.stderr)
+    );
+    let mut listening = commucat(&["listen", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(listening.stdout.take().unwrap()).lines();
+    wait_for(&mut events, "online");
+
+    world.json(&server.args(&["rotate-keys"]));
+    let devices = world.json(&server.args(&["device", "list"]));
+    let device = devices["devices"][0]["device"].as_str().unwrap();
+    world.json(&server.args(&["device", "revoke", device, "--yes"]));
+
+    // Had the rotation ended the session, it would say so before.
+    let event = events
+        .map(Result::unwrap)
+        .find(|line| line.contains("\"connection\"") && !line.contains("caught up"));
+    assert!(
+        event
+            .as_ref()
+            .is_some_and(|event| event.contains("revoked")),
+        "{event:?}"
+    );
+    listening.wait().unwrap();
+    assert_eq!(
+        world.json(&server.args(&["device", "list"]))["devices"],
+        serde_json::json!([])
+    );
 }
