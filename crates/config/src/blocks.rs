@@ -169,7 +169,7 @@ block! {
         /// Bytes in memory of all queues together. Empty: a quarter of the machine's memory.
         mailbox_memory: Option<Size> = "";
         /// Devices in one group.
-        group_handles: u32 = "256", "2" ..= "4096";
+        group_handles: u32 = "256", "2" ..= "256";
         /// Messages a second of one handle; beyond it the server reads more slowly.
         submit_rate: u32 = "200", "1" ..= "100000";
         /// Messages of one handle at once.

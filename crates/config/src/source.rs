@@ -163,14 +163,13 @@ impl Layers {
 
     /// The value of a setting, or its default.
     pub(crate) fn value<V: Value>(&self, setting: Option<&Setting>) -> Result<V, ConfigError> {
-        let default = (Raw::Text(String::new()), Origin::Default);
         let Some(setting) = setting else {
             return Err(ConfigError::Conflict {
                 problem: "a block has fewer settings than fields",
             });
         };
         let key = setting.key();
-        let default = (Raw::Text(setting.default.to_owned()), default.1);
+        let default = (Raw::Text(setting.default.to_owned()), Origin::Default);
         let (raw, origin) = self.values.get(&key).unwrap_or(&default);
         V::read(raw).map_err(|needs| ConfigError::Value {
             origin: origin.clone(),
