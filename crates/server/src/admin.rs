@@ -49,7 +49,7 @@ impl Live for Running {
     }
 
     fn keys_changed(&self) -> Result<(), KeyringError> {
-        self.keys.reload()?;
+        self.keys.reload_recorded()?;
         let known = describe(&self.config, self.keys.statement(), self.keys.chain());
         self.public.announce(&known);
         Ok(())

@@ -113,7 +113,6 @@ async fn figures(mailboxes: Mailboxes, metrics: Metrics, stop: CancellationToken
 async fn keys(keys: Keys, ledger: Ledger, stop: CancellationToken) {
     let mut period = interval(KEYS_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut known = keys.serial();
     loop {
         tokio::select! {
             _ = period.tick() => {}
@@ -124,9 +123,7 @@ async fn keys(keys: Keys, ledger: Ledger, stop: CancellationToken) {
                 warn!(error = %chain(&failure), "the keys could not be read again");
             }
         }
-        let serial = keys.serial();
-        if serial != known {
-            known = serial;
+        if let Some(serial) = keys.take_unrecorded() {
             info!("the server's keys have changed");
             let statement = Hash::of_body(&keys.statement().body);
             let change = Change::ServerKeysChanged { serial, statement };

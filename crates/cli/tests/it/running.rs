@@ -194,3 +194,22 @@ fn rotating_keys_disconnects_nobody_and_revoking_a_device_ends_its_session() {
         serde_json::json!([])
     );
 }
+
+#[test]
+fn a_rotation_through_the_server_is_recorded_before_it_is_answered() {
+    let world = World::made();
+    let text = "[ledger]\nsink = \"file\"\n";
+    std::fs::write(world.path().join("commucat.toml"), text).unwrap();
+    let Some(server) = Server::start(&world) else {
+        return;
+    };
+
+    let rotated = world.json(&server.args(&["rotate-keys"]));
+
+    let ledger = std::fs::read_to_string(world.data().join("ledger.jsonl")).unwrap();
+    let wanted = format!(
+        r#""kind":"server_keys_changed","serial":{}"#,
+        rotated["serial"]
+    );
+    assert_eq!(ledger.matches(&wanted).count(), 1, "{ledger}");
+}
