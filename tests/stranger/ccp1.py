@@ -47,11 +47,16 @@ from wire import (
 TIMEOUT = float(os.environ.get("STRANGER_TIMEOUT", "15"))
 
 
+# Titles of every ERROR that a server has sent in this run.
+SEEN = set()
+
+
 class CcpError(Exception):
     """An ERROR frame. `body` has the names of RFC 9457; `sequence` is key 5."""
 
     def __init__(self, body, sequence=None, extra=None, clear=False):
         super().__init__(f"{body['title']} ({body['status']}): {body['detail']}")
+        SEEN.add(body["title"])
         self.title = body["title"]
         self.status = body["status"]
         self.type = body["type"]

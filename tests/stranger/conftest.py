@@ -2,12 +2,33 @@
 
 import pytest
 
-from ccp1 import Session
-from harness import Server
+from ccp1 import SEEN, Session
+from harness import STATUS, Server
+
+# Fewer tests than this are a selection.
+WHOLE_RUN = 500
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than some seconds")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The line of figures, and a failure if a whole run did not provoke each documented error."""
+    reporter = terminalreporter
+    passed, failed = (len(reporter.stats.get(name, ())) for name in ("passed", "failed"))
+    missing = set(STATUS) - SEEN
+    reporter.write_line(
+        f"stranger: {passed} passed, {failed} failed, "
+        f"{len(SEEN & set(STATUS))} of {len(STATUS)} documented errors provoked"
+    )
+    if missing and passed >= WHOLE_RUN:
+        reporter.write_line(f"not provoked: {sorted(missing)}")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if session.testscollected >= WHOLE_RUN and set(STATUS) - SEEN and not exitstatus:
+        session.exitstatus = 1
 
 
 @pytest.fixture(scope="session")

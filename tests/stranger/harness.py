@@ -1,7 +1,6 @@
 """Starts the server as a real process and gives tests what they need around it."""
 
 import functools
-import json
 import os
 import pathlib
 import re
@@ -97,16 +96,16 @@ class Server:
                 raise RuntimeError(f"no invite link was printed:\n{text}")
             time.sleep(0.05)
 
-    def new_invite(self):
-        output = subprocess.run(
-            [CLI, "invite", "create", "--json"],
+    def cli(self, *arguments):
+        """Runs `commucat-cli` as the operator; returns what it prints as JSON text."""
+        return subprocess.run(
+            [CLI, *arguments, "--json"],
             cwd=self.directory,
             env=self.environment(),
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-        return parse_invite(re.search(r"commucat://[^\s\"]+", output).group())
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -223,12 +222,10 @@ STATUS = {
     "Federation Failure": 502,
     "Storage Failure": 503,
 }
-SEEN = set()
 
 
 def check_error(error):
     """Type, title and status belong together (section 7)."""
-    SEEN.add(error.title)
     assert STATUS[error.title] == error.status
     kebab = error.title.lower().replace(" ", "-")
     assert error.type == f"urn:commucat:error:{kebab}"
@@ -245,5 +242,11 @@ def fatal(session, title):
     return error
 
 
-def dump(value):
-    return json.dumps(value, default=lambda raw: raw.hex())
+def refused_registration(server, token):
+    """A new account is refused with this token."""
+    account = Account(server.info.domain)
+    device = Device(account)
+    account.certify(device)
+    registration = {0: token, 1: account.list()}
+    session = Session(server.info, device, "XK", registration, wait=False)
+    return fatal(session, "Handshake Rejected")

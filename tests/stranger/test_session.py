@@ -1,12 +1,13 @@
 """Sessions: TYPING, PRESENCE, keep-alive, limits of queues, fork tags (PROTOCOL.md 3 to 5)."""
 
 import os
+import sqlite3
 import time
 
 import pytest
 
 from ccp1 import split_message
-from harness import fatal, make_group
+from harness import fatal, make_group, refused
 from wire import (
     GROUP_EVENT,
     MSG,
@@ -178,9 +179,29 @@ def test_a_full_queue_refuses_and_tells_author_and_device(make_server):
     assert gap[1] == 5 and 0 not in gap and len(gap[11]) == 16
 
 
-def test_expired_entries_leave_a_gap(make_server):
-    server = make_server(server_registration="open", limits_relay_ttl="1m")
-    assert server.register().limits[4] == 60
+@pytest.mark.slow
+def test_a_store_that_fails_refuses_and_loses_nothing(make_server):
+    server = make_server(server_registration="open")
+    alice, bob = server.register(), server.register()
+    alice.member, bob.member = make_group(alice, bob)
+    alice.join(alice.member)
+    bob.close()
+    store = sqlite3.connect(server.directory / "data" / "store.sqlite3", isolation_level=None)
+    store.execute("BEGIN IMMEDIATE")
+
+    sequence, message_id = alice.message(1, b"sealed")
+    refused("Storage Failure", alice.publish, [b"package"])
+    refused("Storage Failure", alice.status_of, sequence, 40)
+    store.execute("ROLLBACK")
+    store.close()
+    alice.join(alice.member)
+    again, _ = alice.message(1, b"sealed", message_id=message_id)
+
+    assert alice.status_of(again) == STORED
+    reading = server.connect(bob.device)
+    assert split_message(reading.next())[2:] == (message_id, b"sealed")
+    reading.ack()
+    assert reading.quiet()
 
 
 def test_sequence_numbers_run_over_all_channels_and_requests(server, pair):
