@@ -1,7 +1,7 @@
 //! Administration of a CommuCat server from the command line.
 //!
 //! Each command asks the running server over its socket, or opens the store itself when none runs
-//! ([`door`]). What is printed is built in [`output`]; what goes wrong is told by [`report`].
+//! (`door`). What is printed is built in `output`; what goes wrong is told by `report`.
 
 pub mod args;
 mod clock;
