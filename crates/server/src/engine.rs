@@ -80,6 +80,7 @@ impl Engine {
             router,
             store.clone(),
             background.clone(),
+            usize::try_from(config.limits.group_handles).unwrap_or(usize::MAX),
             metrics.forks.clone(),
         );
         Arc::new(Self {

@@ -25,6 +25,7 @@ use commucat_routing::hub::{Alarm, Author, Fanout, Group, Limiter, Rate, Refusal
 use commucat_routing::lane::Envelope;
 use commucat_storage::{GroupCreated, NewGroup, Store};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio_util::task::TaskTracker;
 
 use self::view::View;
@@ -51,7 +52,9 @@ struct Inner {
     views: Mutex<HashMap<GroupId, Arc<View>>>,
     commits: Mutex<Limiter<Handle>>,
     alarms: Mutex<HashMap<GroupId, Alarm>>,
-    forks: prometheus_client::metrics::counter::Counter,
+    /// `limits.group_handles`.
+    handles_max: usize,
+    forks: Counter,
 }
 
 /// A device of this domain that asks.
@@ -65,7 +68,8 @@ impl Hub {
         router: Router,
         store: Store,
         tasks: TaskTracker,
-        forks: prometheus_client::metrics::counter::Counter,
+        handles_max: usize,
+        forks: Counter,
     ) -> Self {
         Self(Arc::new(Inner {
             router,
@@ -74,6 +78,7 @@ impl Hub {
             views: Mutex::default(),
             commits: Mutex::new(Limiter::new(Rate::COMMIT)),
             alarms: Mutex::default(),
+            handles_max,
             forks,
         }))
     }

@@ -135,6 +135,10 @@ impl Hub {
                     .await
             }
             Ok(Committed::Apply(change)) => {
+                if change.group.list.len() > self.0.handles_max {
+                    let detail = "the group would have more handles than this server allows";
+                    return Err(Problem::new(Title::Forbidden, detail));
+                }
                 self.check_rate(&submitted, signer)?;
                 let commit = self.transaction(&group, &submitted, &change).await?;
                 self.apply(member, &submitted, signer, commit).await
