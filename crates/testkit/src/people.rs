@@ -13,6 +13,8 @@ use crate::server::Server;
 
 /// Longest wait for one step of the preparation.
 pub const STEP_WAIT: Duration = Duration::from_secs(60);
+/// How long a client is not looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Texts of the preparation begin with this: no history counts them.
 pub const PREPARATION: &str = "preparation";
 /// The group of everybody.
@@ -131,16 +133,6 @@ impl Circle {
                 }
             }
         }
-        for (account, _) in self.names.iter().enumerate() {
-            until(self.first(account)?, "contacts", async |client| {
-                let contacts = client.contacts().await?;
-                Ok(contacts
-                    .iter()
-                    .all(|contact| contact.devices == self.devices)
-                    .then_some(()))
-            })
-            .await?;
-        }
         Ok(())
     }
 
@@ -227,7 +219,8 @@ pub async fn link(first: &Client, settings: &Settings) -> Result<Client> {
     Ok(linked)
 }
 
-/// Looks at a client now and after each of its events until there is something.
+/// Looks at a client now, after each of its events, and every now and then, for not everything is
+/// told, until there is something.
 ///
 /// # Errors
 ///
@@ -243,12 +236,22 @@ pub async fn until<T>(
         if let Some(found) = look(client).await.map_err(told)? {
             return Ok(found);
         }
-        match timeout_at(deadline, events.next()).await {
-            Ok(Some(_)) => {}
+        let next = Instant::now() + LOOK_EVERY;
+        match timeout_at(next, events.next()).await {
             Ok(None) => bail!("{what}: the client has stopped"),
+            Ok(Some(_)) => {}
+            Err(_) if next < deadline => {}
             Err(_) => {
                 let status = client.status().await.map_err(told)?;
-                bail!("{what}: not in time; {:?}", status.connection)
+                let rooms = client.conversations().await.map_err(told)?;
+                let rooms: Vec<_> = rooms
+                    .iter()
+                    .map(|one| (one.devices, one.ready, one.unsent))
+                    .collect();
+                bail!(
+                    "{what}: not in time; {:?}, conversations (devices, ready, unsent) {rooms:?}",
+                    status.connection
+                )
             }
         }
     }

@@ -1,17 +1,18 @@
 //! Devices that talk in their rooms, some of them coming and going, and note what they see.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use commucat_client::{Client, Event, Events, Settings, Tick};
 use commucat_proto::id::GroupId;
 use data_encoding::HEXLOWER;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 use tokio::time::sleep;
 
 use crate::history::Key;
-use crate::people::{Circle, Room, told};
+use crate::people::{Circle, Room, told, until};
 use crate::random::Random;
 use crate::recorder::Recorder;
 
@@ -48,6 +49,18 @@ pub enum Manner {
     ComesAndGoes,
 }
 
+/// How a device lives.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// How it behaves.
+    pub manner: Manner,
+    /// What to do.
+    pub phase: watch::Receiver<Phase>,
+    /// Where devices meet that have nothing in their outboxes any more, after [`Phase::Talk`] and
+    /// again after [`Phase::Last`].
+    pub drained: Arc<Barrier>,
+}
+
 /// One device.
 #[derive(Debug)]
 pub struct Player {
@@ -76,7 +89,7 @@ struct Hands {
     rooms: Vec<Place>,
     random: Random,
     phase: watch::Receiver<Phase>,
-    has_ended: bool,
+    drained: Arc<Barrier>,
 }
 
 /// A room as a writer sees it.
@@ -99,7 +112,7 @@ impl Player {
         device: usize,
         rooms: &[Room],
         recorder: &Recorder,
-        (manner, phase): (Manner, watch::Receiver<Phase>),
+        way: &Way,
         random: &mut Random,
     ) -> Result<Self> {
         let seat = circle.seats.get(device).context("no such device")?;
@@ -127,13 +140,13 @@ impl Player {
                 recorder: recorder.clone(),
                 rooms: places,
                 random: random.fork(),
-                phase: phase.clone(),
-                has_ended: false,
+                phase: way.phase.clone(),
+                drained: Arc::clone(&way.drained),
             },
             settings: seat.settings.clone(),
-            manner,
+            manner: way.manner,
             random: random.fork(),
-            phase,
+            phase: way.phase.clone(),
         })
     }
 
@@ -249,17 +262,38 @@ impl Hands {
                     let place = usize::try_from(self.random.below(count))?;
                     self.say(client, place).await?;
                     written += 1;
+                    continue;
                 }
-                Phase::Last if !self.has_ended => {
-                    self.has_ended = true;
+                Phase::Listen => {}
+                Phase::Last => {
                     for place in 0..self.rooms.len() {
                         self.say(client, place).await?;
                     }
                 }
-                Phase::Listen | Phase::Last => self.phase.changed().await?,
                 Phase::End => return Ok(()),
             }
+            self.drain(client).await?;
+            self.drained.wait().await;
+            self.phase.changed().await?;
         }
+    }
+
+    /// Waits until the server has custody of everything, and notes that it has.
+    async fn drain(&self, client: &Client) -> Result<()> {
+        until(client, "an empty outbox", async |client| {
+            Ok((client.status().await?.outbox == 0).then_some(()))
+        })
+        .await?;
+        for place in &self.rooms {
+            for (text, tick) in read_all(client, &place.name).await? {
+                if tick.is_some_and(|tick| tick >= Tick::Stored)
+                    && let Some(key) = Key::parse(&text)
+                {
+                    self.recorder.acknowledged(key);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits while the outbox is full.
@@ -294,14 +328,11 @@ impl Hands {
 /// # Errors
 ///
 /// What the client says.
-pub async fn read_all(client: &Client, room: &Room) -> Result<Vec<(String, Option<Tick>)>> {
+pub async fn read_all(client: &Client, room: &str) -> Result<Vec<(String, Option<Tick>)>> {
     let own = client.me().await.map_err(told)?.device;
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
-        let page = client
-            .history(&room.name, after, PAGE)
-            .await
-            .map_err(told)?;
+        let page = client.history(room, after, PAGE).await.map_err(told)?;
         let Some(last) = page.last() else {
             return Ok(all);
         };
@@ -316,7 +347,7 @@ pub async fn read_all(client: &Client, room: &Room) -> Result<Vec<(String, Optio
 /// Longest time without anything happening before a test gives up.
 pub const STILL_WAIT: Duration = Duration::from_secs(60);
 
-/// Waits until every acknowledged message is shown everywhere.
+/// Waits until every message known as acknowledged is shown everywhere.
 ///
 /// # Errors
 ///

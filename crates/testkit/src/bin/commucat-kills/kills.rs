@@ -1,18 +1,19 @@
 //! The cycles: traffic, death, another life; and the verdict.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use commucat_client::{Client, Tick};
+use commucat_client::Client;
 use commucat_testkit::checker::{self, Verdict};
 use commucat_testkit::history::{Act, History, Key};
-use commucat_testkit::people::{Circle, PREPARATION, Room, until};
+use commucat_testkit::people::{Circle, PREPARATION, Room};
 use commucat_testkit::random::Random;
 use commucat_testkit::recorder::Recorder;
 use commucat_testkit::server::{Options, START_WAIT, Server};
-use commucat_testkit::traffic::{Manner, Phase, Player, STILL_WAIT, read_all, settle};
-use tokio::sync::watch;
+use commucat_testkit::traffic::{Manner, Phase, Player, STILL_WAIT, Way, read_all, settle};
+use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -58,7 +59,7 @@ pub(crate) async fn run(cycles: u32, seed: u64) -> Result<String> {
             (cycles, &mut random),
         )
         .await?;
-        sweep(&recorder, &clients, &rooms).await?;
+        compare(&recorder, &clients, &rooms).await?;
         let log = std::fs::read_to_string(server.stderr_file())?;
         ensure!(!log.contains("panicked"), "the server panicked");
         anyhow::Ok(())
@@ -114,6 +115,7 @@ async fn live(
     (cycles, random): (u32, &mut Random),
 ) -> Result<Vec<Client>> {
     let (phase, told) = watch::channel(Phase::Talk);
+    let drained = Arc::new(Barrier::new(circle.seats.len() + 1));
     let mut players = JoinSet::new();
     for (device, seat) in circle.seats.iter().enumerate() {
         let manner = if COMING_AND_GOING.contains(&device) {
@@ -121,8 +123,12 @@ async fn live(
         } else {
             Manner::Stays
         };
-        let way = (manner, told.clone());
-        let player = Player::new(circle, device, rooms, recorder, way, random)?;
+        let way = Way {
+            manner,
+            phase: told.clone(),
+            drained: Arc::clone(&drained),
+        };
+        let player = Player::new(circle, device, rooms, recorder, &way, random)?;
         let client = seat.client.clone();
         players.spawn(async move { anyhow::Ok((device, player.live(client).await?)) });
     }
@@ -137,14 +143,12 @@ async fn live(
             one_cycle(server, recorder, random, end).await?;
         }
         phase.send_replace(Phase::Listen);
-        settle(recorder).await?;
-        say("settled");
+        all_quiet(recorder, &drained).await?;
         // What the server held back or would send again shows itself before the last words.
         server.kill().await?;
         server.restart().await?;
         phase.send_replace(Phase::Last);
-        last_words(recorder, rooms).await?;
-        settle(recorder).await?;
+        all_quiet(recorder, &drained).await?;
         phase.send_replace(Phase::End);
         anyhow::Ok(())
     };
@@ -161,6 +165,13 @@ async fn live(
     }
     clients.sort_by_key(|(device, _)| *device);
     Ok(clients.into_iter().map(|(_, client)| client).collect())
+}
+
+/// Waits until the server has custody of everything, then until all devices have it.
+async fn all_quiet(recorder: &Recorder, drained: &Barrier) -> Result<()> {
+    // Whoever has an outbox that does not empty gives up before.
+    drained.wait().await;
+    settle(recorder).await
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -203,42 +214,14 @@ async fn one_cycle(
     timeout(START_WAIT, server.restart()).await?
 }
 
-/// Waits until every device's last word in every room is acknowledged.
-async fn last_words(recorder: &Recorder, rooms: &[Room]) -> Result<()> {
-    let wanted: usize = rooms.iter().map(|room| room.seats.len()).sum();
-    let before = recorder.history().entries.len();
-    let mut progress = recorder.progress();
-    loop {
-        let history = recorder.history();
-        let new = history.entries.iter().skip(before);
-        let acknowledged = new.filter(|entry| matches!(entry.act, Act::Ack(_)));
-        if acknowledged.count() >= wanted {
-            return Ok(());
-        }
-        let changed = timeout(STILL_WAIT, progress.changed()).await;
-        changed.context("the last words are not acknowledged")??;
-    }
-}
-
 /// Compares what the devices showed with the histories that they keep.
-async fn sweep(recorder: &Recorder, clients: &[Client], rooms: &[Room]) -> Result<()> {
+async fn compare(recorder: &Recorder, clients: &[Client], rooms: &[Room]) -> Result<()> {
     for (device, client) in clients.iter().enumerate() {
-        until(client, "an empty outbox", async |client| {
-            Ok((client.status().await?.outbox == 0).then_some(()))
-        })
-        .await?;
         for (room, one) in rooms.iter().enumerate() {
             if !one.seats.contains(&device) {
                 continue;
             }
-            let kept = read_all(client, one).await?;
-            for (text, tick) in &kept {
-                if let (Some(key), Some(Tick::Stored | Tick::Delivered | Tick::Read)) =
-                    (Key::parse(text), tick)
-                {
-                    recorder.acknowledged(key);
-                }
-            }
+            let kept = read_all(client, &one.name).await?;
             let kept = kept.iter().filter(|(text, _)| text != PREPARATION);
             let kept: Vec<_> = kept.map(|(text, _)| Key::parse(text)).collect();
             let history = recorder.history();

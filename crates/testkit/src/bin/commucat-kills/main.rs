@@ -28,11 +28,18 @@ struct Args {
     /// Only count the writes, do not kill
     #[arg(long)]
     quiet_disk: bool,
+
+    /// Level of the clients' log, or filters, on stderr
+    #[arg(long, default_value = "error")]
+    log: String,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::new(&args.log);
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    log.with_writer(std::io::stderr).init();
     let done = async {
         let seed = args.seed.map_or_else(Random::seed, Ok)?;
         say(&format!("seed {seed}"));

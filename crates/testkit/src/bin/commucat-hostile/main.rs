@@ -1,0 +1,58 @@
+//! Everything that a hostile client can do, against one real server on which two honest devices chat.
+//!
+//! Each case ends with a documented error or a close; after each the server still runs, has not
+//! panicked, and the honest pair exchanges a message.
+
+mod carrier;
+mod cases;
+mod cbor;
+mod client;
+mod clock;
+mod suite;
+mod wire;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use commucat_testkit::server::{Options, Server};
+
+use self::suite::{Suite, say};
+use self::world::World;
+
+/// Tries hostile input of every kind against a real server.
+#[derive(Debug, Parser)]
+#[command(name = "commucat-hostile")]
+struct Args {
+    /// Only these parts (clear, identity, tunnel, frames, payloads, groups, carriers, floods).
+    parts: Vec<String>,
+    /// Says each case.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("FAIL  {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<bool> {
+    let options = Options::default()
+        .for_load()
+        .set("limits.request_rate", "20")
+        .set("limits.request_burst", "4000")
+        .set("limits.handshake_timeout", "5s")
+        .set("limits.tls_timeout", "3s");
+    let server = Server::start(options).await?;
+    let mut suite = Suite::new(World::new(server).await?, args.verbose);
+    cases::run(&mut suite, &args.parts).await?;
+    suite.finish().await
+}
