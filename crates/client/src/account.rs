@@ -40,7 +40,6 @@ impl Phrase {
     }
 
     /// Reads words as people type them.
-    #[cfg(test)]
     pub(crate) fn parse(text: &str) -> Result<Self, ClientError> {
         let invalid = || ClientError::Invalid {
             what: "recovery phrase",

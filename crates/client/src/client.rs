@@ -63,6 +63,22 @@ impl Client {
         Box::pin(start::join(settings, invite)).await
     }
 
+    /// Makes this device the only one of an account whose other devices are lost, with the recovery
+    /// phrase and any invite link of its server. Devices that are not lost after all are signed
+    /// out; conversations continue as others add the account again.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] for a link or phrase that does not parse; [`VaultError::Exists`];
+    /// the errors of connecting.
+    pub async fn recover(
+        settings: Settings,
+        invite: &str,
+        phrase: &str,
+    ) -> Result<Self, ClientError> {
+        Box::pin(start::recover(settings, invite, phrase)).await
+    }
+
     /// Starts the device of an existing profile. It connects by itself, now and whenever the
     /// connection is lost; [`Self::connected`] waits for it.
     ///
@@ -430,6 +446,17 @@ impl Client {
     pub async fn revoke_device(&self, device: &str) -> Result<(), ClientError> {
         let device = device.to_owned();
         self.ask(|reply| Command::RevokeDevice { device, reply })
+            .await
+    }
+
+    /// Gives this device the account key, by the recovery phrase: it can link and revoke then.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`] if these are not the words of this account.
+    pub async fn enter_phrase(&self, phrase: &str) -> Result<(), ClientError> {
+        let phrase = phrase.to_owned();
+        self.ask(|reply| Command::EnterPhrase { phrase, reply })
             .await
     }
 

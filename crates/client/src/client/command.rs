@@ -90,5 +90,9 @@ pub(crate) enum Command {
         reply: Reply<()>,
     },
     Phrase(Reply<String>),
+    EnterPhrase {
+        phrase: String,
+        reply: Reply<()>,
+    },
     Status(Reply<Status>),
 }

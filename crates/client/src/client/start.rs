@@ -1,5 +1,6 @@
 //! How a client comes to life: join, link, open.
 
+use commucat_proto::id::{Domain, DomainKey};
 use commucat_proto::link::InviteLink;
 use commucat_proto::wire::Cbor as _;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,23 @@ use crate::settings::Settings;
 use crate::vault::{Vault, VaultError};
 
 pub(super) async fn join(settings: Settings, invite: &str) -> Result<Client, ClientError> {
+    found(settings, invite, None).await
+}
+
+pub(super) async fn recover(
+    settings: Settings,
+    invite: &str,
+    phrase: &str,
+) -> Result<Client, ClientError> {
+    found(settings, invite, Some(Phrase::parse(phrase)?)).await
+}
+
+/// Makes this the first, or after a recovery the only, device of an account.
+async fn found(
+    settings: Settings,
+    invite: &str,
+    phrase: Option<Phrase>,
+) -> Result<Client, ClientError> {
     let invalid = || ClientError::Invalid {
         what: "invite link",
     };
@@ -28,19 +46,31 @@ pub(super) async fn join(settings: Settings, invite: &str) -> Result<Client, Cli
     if account.registered {
         return Err(VaultError::Exists(settings.directory).into());
     }
+    // A server that knows the account does not look at the token.
     account.invite = Some(invite.token);
-    account.server = Some(Server {
-        endpoint: endpoint.text(),
-        domain: invite.domain.clone(),
-        domain_key: invite.domain_key,
+    account.server = Some(server(
+        endpoint.text(),
+        invite.domain.clone(),
+        invite.domain_key,
+    ));
+    let phrase = phrase
+        .or_else(|| account.phrase())
+        .unwrap_or_else(Phrase::generate);
+    account.found(&phrase, &invite.domain, (settings.clock)());
+    register(vault, account, settings).await
+}
+
+/// A server of which a link or answer tells.
+fn server(endpoint: String, domain: Domain, domain_key: DomainKey) -> Server {
+    Server {
+        endpoint,
+        domain,
+        domain_key,
         serial: 0,
         noise: None,
         warned: false,
         certificate_failed: false,
-    });
-    let phrase = account.phrase().unwrap_or_else(Phrase::generate);
-    account.found(&phrase, &invite.domain, (settings.clock)());
-    register(vault, account, settings).await
+    }
 }
 
 pub(super) async fn open(settings: Settings) -> Result<Client, ClientError> {
@@ -82,15 +112,7 @@ pub(super) async fn finish_link(settings: Settings, answer: &str) -> Result<Clie
     account.key = Some(*list.account());
     account.list = Some(answer.list.encode());
     account.list_version = list.version();
-    account.server = Some(Server {
-        endpoint: answer.endpoint,
-        domain: answer.domain,
-        domain_key: answer.domain_key,
-        serial: 0,
-        noise: None,
-        warned: false,
-        certificate_failed: false,
-    });
+    account.server = Some(server(answer.endpoint, answer.domain, answer.domain_key));
     register(vault, account, settings).await
 }
 

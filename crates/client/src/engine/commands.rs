@@ -86,7 +86,8 @@ impl Core {
             | Command::Devices(_)
             | Command::LinkDevice { .. }
             | Command::RevokeDevice { .. }
-            | Command::Phrase(_)) => self.on_account_command(other),
+            | Command::Phrase(_)
+            | Command::EnterPhrase { .. }) => self.on_account_command(other),
         }
     }
 
@@ -139,6 +140,9 @@ impl Core {
         } else if let Command::Phrase(reply) = command {
             let phrase = self.account.phrase().ok_or(ClientError::NotFirstDevice);
             self.answer(reply, phrase.map(|phrase| phrase.words()))
+        } else if let Command::EnterPhrase { phrase, reply } = command {
+            let result = self.enter_phrase(&phrase);
+            self.answer(reply, result)
         } else {
             Ok(())
         }

@@ -13,7 +13,7 @@ use super::model::{Kind, Stage};
 use super::online::Purpose;
 use super::replies::{AfterList, ListChange};
 use crate::account::code::Answer;
-use crate::account::{CertificateRequest, certify};
+use crate::account::{CertificateRequest, Phrase, certify};
 use crate::chat::{Body, Intent};
 use crate::client::{Device, Me, Reply};
 use crate::error::ClientError;
@@ -51,6 +51,18 @@ impl Core {
             contact_link: link.map(|link| link.to_link()).unwrap_or_default(),
             holds_account_key: self.account.entropy.is_some(),
         }
+    }
+
+    /// Takes the account key over from the phrase.
+    pub(super) fn enter_phrase(&mut self, words: &str) -> Result<(), ClientError> {
+        let phrase = Phrase::parse(words)?;
+        if self.account.key != Some(phrase.account_secret().key()) {
+            return Err(ClientError::Invalid {
+                what: "recovery phrase of this account",
+            });
+        }
+        self.account.entropy = Some(phrase.entropy());
+        self.save_account()
     }
 
     pub(super) fn devices(&self) -> Vec<Device> {

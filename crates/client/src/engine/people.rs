@@ -3,7 +3,7 @@
 use commucat_crypto::certificate::{List, Succession};
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::directory::Directory;
-use commucat_proto::id::{AccountId, AccountKey, Domain, GroupId, Token};
+use commucat_proto::id::{AccountId, AccountKey, DeviceId, Domain, GroupId, Token};
 use commucat_proto::link::ContactLink;
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor as _;
@@ -188,6 +188,16 @@ impl Core {
                 .collect();
             if !gone.is_empty() {
                 self.intend(&group, Intent::Remove(gone));
+            }
+            // Its own devices look after each other; without one that can, the peer does.
+            let inside = |device: &DeviceId| view.members.iter().any(|one| one.device == *device);
+            let lacks = list.certificates().iter().any(|one| !inside(one.device()));
+            let peer = self
+                .conversations
+                .get(&group)
+                .and_then(|one| one.peer.as_ref());
+            if lacks && peer == Some(account) {
+                self.want(&group, account);
             }
         }
         Ok(())

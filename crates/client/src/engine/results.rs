@@ -320,10 +320,16 @@ impl Core {
                 self.later(&group, problem);
                 Ok(())
             }
+            Purpose::List(account) => {
+                // Perhaps its capability is not published yet: whoever needs the list asks again.
+                if let Some(online) = &mut self.online {
+                    online.asked.remove(&account);
+                }
+                Ok(())
+            }
             Purpose::PutList => self.on_list_refused(problem),
             Purpose::Welcome(_)
             | Purpose::Leave(_)
-            | Purpose::List(_)
             | Purpose::Count
             | Purpose::Publish
             | Purpose::Capability => Ok(()),

@@ -362,6 +362,56 @@ fn a_removed_member_is_out_and_the_others_go_on() {
 }
 
 #[test]
+fn a_contact_whose_list_cannot_be_read_yet_is_asked_for_it_again() {
+    let mut world = World::new();
+    world.register("alice");
+    world.register("bob");
+    world.hide_lists(true);
+    let link = world.contact_link("bob");
+    world.add_contact("alice", &link, "bob");
+    world.send("alice", "bob", "hi");
+    world.settle_for(3_000);
+
+    world.hide_lists(false);
+    world.settle_for(60_000);
+
+    assert_eq!(world.ask("bob", Command::Requests).len(), 1);
+}
+
+#[test]
+fn a_recovered_account_is_added_again_and_its_lost_devices_are_removed() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.recover("bob", "found");
+    world.settle();
+    world.disconnect("alice");
+    world.connect("alice");
+    world.settle();
+    world.send("alice", "bob", "you are back");
+    world.settle();
+    let request = world
+        .ask("found", Command::Requests)
+        .pop()
+        .unwrap()
+        .from
+        .as_str()
+        .to_owned();
+    let decision = Decision::Accept {
+        petname: "alice".to_owned(),
+    };
+    world.ask("found", |reply| Command::Decide {
+        request,
+        decision,
+        reply,
+    });
+    world.settle();
+
+    assert_eq!(world.texts("found"), ["you are back"]);
+    assert_eq!(world.texts("bob"), ["first"]);
+}
+
+#[test]
 fn a_content_survives_its_encoding() {
     let content = Content {
         body: crate::chat::Body::Text("x".to_owned()),

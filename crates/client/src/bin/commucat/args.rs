@@ -96,6 +96,15 @@ pub(crate) enum Command {
         #[arg(long)]
         answer: Option<String>,
     },
+    /// Get your account back with the recovery phrase, when all its devices are lost
+    ///
+    /// Type the 24 words when asked, or pipe them in. Any other device of the account is signed
+    /// out. Your contacts' clients add this device again to your conversations; older messages are
+    /// gone. If one device is left, use `commucat phrase enter` and `commucat device` there.
+    Recover {
+        /// Any invite link of your server: it says where the server is
+        invite: String,
+    },
     /// Show messages and events as they arrive, until Ctrl-C
     ///
     /// First what arrived earlier and was not shown yet. Other commands on the same profile work
@@ -277,6 +286,14 @@ pub(crate) enum DeviceRequest {
 pub(crate) enum PhraseRequest {
     /// Show the 24 words; whoever has them has the account
     Show,
+    /// Give this device the account key: type the words, or pipe them in
+    ///
+    /// For when the first device is lost and this one is left: it can then link new devices and
+    /// revoke the lost one.
+    Enter {
+        #[arg(skip)]
+        words: String,
+    },
 }
 
 /// How far a message should be before the command ends

@@ -35,6 +35,10 @@ pub(crate) async fn answer(
         Request::Phrase(PhraseRequest::Show) => {
             Ok(json!({ "phrase": client.recovery_phrase().await? }))
         }
+        Request::Phrase(PhraseRequest::Enter { words }) => {
+            client.enter_phrase(&words).await?;
+            Ok(json!({ "done": true }))
+        }
         Request::Status => status(client).await,
     }
 }

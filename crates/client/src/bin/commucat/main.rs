@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::args::{Cli, Command, Common, Request};
+use crate::args::{Cli, Command, Common, PhraseRequest, Request};
 use crate::report::{Failure, fail, line, note};
 
 /// Said once a profile.
@@ -56,6 +56,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let common = cli.common;
     match cli.command {
         Command::Join { invite } => join(&settings, &invite, &common).await,
+        Command::Recover { invite } => {
+            let phrase = read_phrase()?;
+            let client = Client::recover(settings.clone(), &invite, &phrase).await?;
+            let result = welcome(&client, &settings, &common).await;
+            client.shutdown().await;
+            result
+        }
         Command::Link { answer } => link(&settings, answer, &common).await,
         Command::Listen { read, count } => {
             let style = listen::Style {
@@ -184,6 +191,15 @@ async fn link(settings: &Settings, answer: Option<String>, common: &Common) -> R
     result
 }
 
+/// Never as an argument: other users see those, and shells remember them.
+fn read_phrase() -> Result<String, Failure> {
+    if std::io::stdin().is_terminal() {
+        note("Type the 24 words of your recovery phrase, in one line:");
+        return read_line();
+    }
+    read_stdin()
+}
+
 fn read_line() -> Result<String, Failure> {
     let mut text = String::new();
     std::io::stdin()
@@ -269,6 +285,9 @@ async fn one_request(
         text.truncate(text.trim_end_matches('\n').len());
     }
     let within = Duration::from_secs(common.timeout);
+    if let Request::Phrase(PhraseRequest::Enter { words }) = &mut request {
+        *words = read_phrase()?;
+    }
     let answer = anywhere(settings, &request, within).await?;
     if common.json {
         line(&answer.to_string());

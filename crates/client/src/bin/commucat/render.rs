@@ -4,7 +4,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::Value;
 
-use crate::args::{DeviceRequest, GroupRequest, Request, StrangerRequest};
+use crate::args::{DeviceRequest, GroupRequest, PhraseRequest, Request, StrangerRequest};
 
 /// The lines for one answer.
 pub(crate) fn text(request: &Request, answer: &Value) -> Vec<String> {
@@ -27,10 +27,11 @@ pub(crate) fn text(request: &Request, answer: &Value) -> Vec<String> {
         Request::Device(DeviceRequest::Link { .. }) => link_answer(answer),
         Request::Group(_)
         | Request::Stranger(_)
-        | Request::Device(DeviceRequest::Revoke { .. }) => {
+        | Request::Device(DeviceRequest::Revoke { .. })
+        | Request::Phrase(PhraseRequest::Enter { .. }) => {
             vec!["done".to_owned()]
         }
-        Request::Phrase(_) => phrase(answer),
+        Request::Phrase(PhraseRequest::Show) => phrase(answer),
         Request::Status => status(answer),
     }
 }

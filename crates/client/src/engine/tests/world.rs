@@ -77,6 +77,7 @@ pub(super) struct World {
     refs: HashMap<SealedRef, String>,
     claims: HashMap<ClaimId, ClaimResult>,
     held: Option<VecDeque<(String, u32, Signed)>>,
+    hide_lists: bool,
 }
 
 fn domain() -> Domain {
@@ -231,6 +232,16 @@ impl World {
             }
         }
         panic!("the world does not settle");
+    }
+
+    /// Settles, lets time pass, and settles again, in steps.
+    pub(super) fn settle_for(&mut self, millis: u64) {
+        let end = self.now + millis;
+        self.settle();
+        while self.now < end {
+            self.pass(1_000);
+            self.settle();
+        }
     }
 
     /// Handles what a device sent.
@@ -588,6 +599,10 @@ impl World {
                     self.devices.get_mut(&name).unwrap().queue.clear();
                 }
                 self.answer(name, &AckDown::done(sequence));
+            }
+            Directory::Get { account, .. } if self.hide_lists => {
+                drop(account);
+                self.refuse(name, sequence, Problem::new(Title::NotFound, ""));
             }
             Directory::Get { account, .. } => {
                 let list = self.lists[&account].clone();

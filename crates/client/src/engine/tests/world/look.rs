@@ -151,6 +151,20 @@ impl World {
         self.devices[name].core.account.device.as_str().to_owned()
     }
 
+    /// All devices of an account are lost; a new one has its phrase.
+    pub(in crate::engine::tests) fn recover(&mut self, lost: &str, new: &str) {
+        let phrase = self.devices[lost].core.account.phrase().unwrap();
+        self.disconnect(lost);
+        let mut account = new_device();
+        self.now += 1;
+        account.found(&phrase, &super::domain(), self.time());
+        self.start(new, account);
+    }
+
+    pub(in crate::engine::tests) fn hide_lists(&mut self, hide: bool) {
+        self.hide_lists = hide;
+    }
+
     pub(in crate::engine::tests) fn lose_answers(&mut self, name: &str, lose: bool) {
         self.devices.get_mut(name).unwrap().lose_answers = lose;
     }
