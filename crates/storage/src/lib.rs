@@ -32,7 +32,8 @@ pub use store::groups::{
 };
 pub use store::invites::{Invite, NewInvite};
 pub use store::key_packages::{
-    Access, Claim, ClaimBudgets, ClaimedPackage, NewPackage, PackageCount, Published};
+    Access, Claim, ClaimBudgets, ClaimedPackage, NewPackage, PackageCount, Published,
+};
 pub use store::meta::MetaKey;
 pub use store::queues::{
     Content, Delivery, EntryKind, Expired, Left, NewEntry, Page, QueuePosition, QueueSpooled,

@@ -18,7 +18,10 @@ fn message(sources: &Sources) -> String {
 }
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -26,7 +29,12 @@ fn without_any_source_the_defaults_hold() {
     let config = Config::load(&Sources::default()).unwrap();
 
     assert_eq!(config.server.domain.as_str(), "localhost");
-    let listen: Vec<String> = config.server.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<String> = config
+        .server
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(listen, ["127.0.0.1:8443", "[::1]:8443"]);
     assert_eq!(config.server.data, Path::new("./commucat-data"));
     assert_eq!(config.server.registration, Registration::Invite);
@@ -50,7 +58,10 @@ fn a_later_source_goes_over_an_earlier_one() {
 
     let limits = Config::load(&sources).unwrap().limits;
 
-    assert_eq!((limits.unacked, limits.queue_entries, limits.streams), (100, 201, 302));
+    assert_eq!(
+        (limits.unacked, limits.queue_entries, limits.streams),
+        (100, 201, 302)
+    );
 }
 
 #[test]
@@ -142,14 +153,21 @@ fn values_that_contradict_each_other_are_refused() {
         message(&file("[server]\ntls_certificate = \"chain.pem\"\n")),
         "`server.tls_certificate` and `server.tls_key` go together"
     );
-    assert_eq!(message(&file("[server]\nlisten = []\n")), "`server.listen` is empty");
+    assert_eq!(
+        message(&file("[server]\nlisten = []\n")),
+        "`server.listen` is empty"
+    );
 }
 
 #[test]
 fn every_default_lies_in_its_range_and_reads_back_from_the_example() {
     let uncommented: String = example()
         .lines()
-        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| !rest.starts_with(' '))
+                .unwrap_or(line)
+        })
         .fold(String::new(), |text, line| text + line + "\n");
 
     let config = Config::load(&file(&uncommented)).unwrap();

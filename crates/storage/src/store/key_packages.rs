@@ -64,7 +64,10 @@ pub struct ClaimBudgets {
 
 impl Default for ClaimBudgets {
     fn default() -> Self {
-        Self { per_capability: 20, per_domain: 200 }
+        Self {
+            per_capability: 20,
+            per_domain: 200,
+        }
     }
 }
 
