@@ -36,6 +36,7 @@ pub struct Reply {
 /// If there is none.
 pub async fn connect(server: &Server, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(("127.0.0.1", server.port())).await?;
+    tcp.set_nodelay(true)?;
     let name = ServerName::try_from("localhost")?;
     Ok(connector(protocol)?.connect(name, tcp).await?)
 }
