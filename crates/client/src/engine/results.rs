@@ -161,7 +161,11 @@ impl Core {
             .collect();
         let inside = view.members.iter().any(|member| member.account == key);
         if missing.is_empty() && !inside {
-            // None of its devices has published a package yet.
+            // None of its devices has published a package yet. A repeat of the claim would be
+            // answered the same.
+            self.change(group, |one| {
+                one.claims.retain(|claim| claim.account != *account);
+            });
             self.sent_nothing(group);
             return Ok(());
         }

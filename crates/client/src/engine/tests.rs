@@ -379,6 +379,19 @@ fn a_contact_whose_list_cannot_be_read_yet_is_asked_for_it_again() {
 }
 
 #[test]
+fn a_contact_without_packages_yet_is_claimed_anew() {
+    let mut world = two();
+    world.hide_packages(true);
+    world.send("alice", "bob", "hi");
+    world.settle_for(3_000);
+
+    world.hide_packages(false);
+    world.settle_for(60_000);
+
+    assert_eq!(world.ask("bob", Command::Requests).len(), 1);
+}
+
+#[test]
 fn a_recovered_account_is_added_again_and_its_lost_devices_are_removed() {
     let mut world = two();
     world.talk("alice", "bob");

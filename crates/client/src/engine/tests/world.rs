@@ -78,6 +78,7 @@ pub(super) struct World {
     claims: HashMap<ClaimId, ClaimResult>,
     held: Option<VecDeque<(String, u32, Signed)>>,
     hide_lists: bool,
+    hide_packages: bool,
 }
 
 fn domain() -> Domain {
@@ -541,7 +542,10 @@ impl World {
             }
             KeyPackage::Claim(claim) => {
                 let known = self.claims.get(&claim.id).cloned();
-                let result = known.unwrap_or_else(|| self.claim(name, &claim.account));
+                let hidden = || self.hide_packages.then(|| ClaimResult(Vec::new()));
+                let result = known
+                    .or_else(hidden)
+                    .unwrap_or_else(|| self.claim(name, &claim.account));
                 self.claims.insert(claim.id, result.clone());
                 AckDown::with_result(sequence, &result)
             }

@@ -161,6 +161,10 @@ impl World {
         self.start(new, account);
     }
 
+    pub(in crate::engine::tests) fn hide_packages(&mut self, hide: bool) {
+        self.hide_packages = hide;
+    }
+
     pub(in crate::engine::tests) fn hide_lists(&mut self, hide: bool) {
         self.hide_lists = hide;
     }
