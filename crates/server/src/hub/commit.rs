@@ -180,12 +180,23 @@ impl Hub {
     fn check_signature(&self, group: &Group, submitted: &Submitted<'_>) -> Result<Signer, Problem> {
         let author = &submitted.bundle.author;
         let signer = hub::signer(group, author).map_err(refused)?;
-        let (purpose, key) = match &signer {
-            Signer::Member => (Purpose::Commit, author.as_bytes()),
-            Signer::Joiner(key) => (Purpose::JoinCommit, key),
-        };
-        verify(submitted.signed(), purpose, key)
-            .map_err(|_| Problem::new(Title::Forbidden, "the bundle's signature does not hold"))?;
+        match &signer {
+            Signer::Member => {
+                // The place first: to whoever is not there, a handle in the list is like any other.
+                let place = Author {
+                    handle: author,
+                    sealed_ref: &submitted.update.sealed_ref,
+                    origin: self.domain(),
+                };
+                group.authorise(place).map_err(refused)?;
+                verify(submitted.signed(), Purpose::Commit, author.as_bytes()).map_err(|_| {
+                    Problem::new(Title::Forbidden, "the bundle's signature does not hold")
+                })?;
+            }
+            // Another join key is like none (CCP-1 section 5.4).
+            Signer::Joiner(key) => verify(submitted.signed(), Purpose::JoinCommit, key)
+                .map_err(|_| not_found())?,
+        }
         Ok(signer)
     }
 
