@@ -5,7 +5,6 @@ import os
 import pytest
 
 from accounts import Account, Device, now_ms
-from ccp1 import CcpError
 from harness import commit, fatal, make_group, refused
 from wire import DIRECTORY, KEY_PACKAGE, cbor, hash32, sign, uncbor, verify
 
@@ -133,15 +132,7 @@ def test_an_account_has_at_most_256_capabilities(server):
     session = server.register()
     session.capabilities(add=[os.urandom(16) for _ in range(256)])
 
-    with pytest.raises(CcpError) as caught:
-        session.capabilities(add=[os.urandom(16)])
-
-    assert caught.value.title in (
-        "Rate Limited",
-        "Invalid Control Payload",
-        "Conflict",
-        "Forbidden",
-    )
+    refused("Rate Limited", session.capabilities, add=[os.urandom(16)])
 
 
 def test_claims_beyond_the_budget_get_the_last_resort(make_server):
@@ -161,11 +152,9 @@ def test_claims_beyond_the_budget_get_the_last_resort(make_server):
 def test_expired_packages_are_not_given_out(two):
     alice, bob = two
 
-    try:
-        bob.publish([b"old"], not_after=now_ms() - 1_000)
-    except CcpError as error:
-        assert error.title == "Invalid Control Payload"
+    bob.publish([b"old"], not_after=now_ms() - 1_000)
 
+    assert bob.count() == {0: 0, 1: 0}
     assert alice.claim(bob.device.account.id, os.urandom(32), bob.secret) == []
 
 
@@ -173,10 +162,7 @@ def test_a_device_keeps_at_most_100_packages(two):
     _, bob = two
     bob.publish([b"%d" % number for number in range(100)])
 
-    try:
-        bob.publish([b"one more"])
-    except CcpError as error:
-        assert error.title in ("Rate Limited", "Conflict", "Invalid Control Payload")
+    refused("Rate Limited", bob.publish, [b"one more"])
 
     assert bob.count()[0] == 100
 
@@ -270,15 +256,13 @@ def test_forged_and_foreign_lists_are_refused(server, two):
     account = bob.device.account
     before = bob.get_list(account.id)[0]
 
-    for signed in (
+    for forged in (
         account.list(version=90, seed=os.urandom(32)),
-        account.list(version=91, domain="elsewhere.example"),
         [account.list(version=92)[0], bytes(64)],
         sign(account.seed, "commit", account.list(version=93)[0]),
     ):
-        with pytest.raises(CcpError) as caught:
-            bob.put_list(signed)
-        assert caught.value.title in ("Forbidden", "Invalid Control Payload")
+        refused("Invalid Control Payload", bob.put_list, forged)
+    refused("Forbidden", bob.put_list, account.list(version=91, domain="elsewhere.example"))
     refused("Forbidden", alice.put_list, account.list(version=94))
 
     assert bob.get_list(account.id)[0] == before
