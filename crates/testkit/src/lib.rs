@@ -1,12 +1,15 @@
 //! Real servers, clients, faults and checkers for CommuCat's tests.
 //!
 //! [`server`] runs `commucat-server` as a process, [`people`] makes accounts and devices by the
-//! client SDK, [`history`] notes what every device saw and [`checker`] judges it.
+//! client SDK, [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks
+//! for what nobody may keep.
 
+pub mod canary;
 pub mod checker;
 pub mod history;
 pub mod people;
 pub mod random;
 pub mod recorder;
+pub mod relay;
 pub mod server;
 pub mod traffic;

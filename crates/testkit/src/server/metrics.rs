@@ -1,5 +1,6 @@
 //! The server's counters, read from its page in the text format of Prometheus.
 
+use std::collections::HashSet;
 use std::fmt;
 
 /// One reading of `/metrics`.
@@ -23,6 +24,14 @@ impl Metrics {
     #[must_use]
     pub fn page(&self) -> &str {
         &self.0
+    }
+
+    /// Every value that is another than `before`, a line each.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> String {
+        let old: HashSet<_> = before.0.lines().collect();
+        let new = self.0.lines().filter(|line| !old.contains(line));
+        new.collect::<Vec<_>>().join("\n")
     }
 
     /// The sum of all values of a metric whose labels contain `label` (empty: all of them).

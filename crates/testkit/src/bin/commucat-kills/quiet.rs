@@ -57,7 +57,8 @@ pub(crate) async fn run(messages: u64) -> Result<String> {
     );
     ensure!(
         acknowledged >= messages && commits == 0 && rows == 0 && written == 0,
-        "{line}"
+        "{line}\nwhat changed:\n{}",
+        after.changes_since(&before)
     );
     Ok(line)
 }
