@@ -227,6 +227,10 @@ pub(crate) fn of_json<'a, T: Deserialize<'a>>(raw: &'a [u8]) -> Result<T, JsonEr
     if raw.len() > CLEAR_PAYLOAD_MAX {
         return Err(JsonError::TooLarge(raw.len()));
     }
+    // The library would take an array of the members' values for the map.
+    if raw.trim_ascii_start().first() != Some(&b'{') {
+        return Err(JsonError::Member("document"));
+    }
     serde_json::from_slice(raw).map_err(JsonError::Shape)
 }
 

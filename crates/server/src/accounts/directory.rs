@@ -1,6 +1,6 @@
 //! DIRECTORY: device lists put by their accounts and read by whoever has a capability.
 
-use commucat_crypto::certificate::List;
+use commucat_crypto::certificate::{CertificateError, List, ListError};
 use commucat_ledger::{AccountMark, Change, Hash};
 use commucat_proto::error::Title;
 use commucat_proto::frame::ack::AckDown;
@@ -43,12 +43,7 @@ impl Accounts {
     }
 
     async fn put(&self, device: &Device, signed: &Signed) -> Result<(), Problem> {
-        let Ok(list) = List::verify(signed) else {
-            return Err(Problem::new(
-                Title::InvalidControlPayload,
-                "the device list does not hold",
-            ));
-        };
+        let list = List::verify(signed).map_err(|error| refused(&error))?;
         let is_own = list.account_id() == device.account && *list.domain() == self.0.domain;
         if !is_own || !self.ids_are_derived(&list).await? {
             return Err(Problem::new(
@@ -130,6 +125,25 @@ impl Accounts {
         })
         .await
     }
+}
+
+/// What a device is told about a list that does not hold: who signed what is a question of rights,
+/// everything else of form.
+fn refused(error: &ListError) -> Problem {
+    let title = match error {
+        ListError::Signature
+        | ListError::OtherAccount { .. }
+        | ListError::Certificate {
+            source: CertificateError::Signature,
+            ..
+        } => Title::Forbidden,
+        ListError::Body(_)
+        | ListError::Version
+        | ListError::TooMany { .. }
+        | ListError::Repeated { .. }
+        | ListError::Certificate { .. } => Title::InvalidControlPayload,
+    };
+    Problem::new(title, "the device list does not hold")
 }
 
 /// What is asked of another domain is for federation.

@@ -15,6 +15,7 @@ use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, MessageId};
 use commucat_proto::limits::ENTRIES_PAGE_MAX;
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor;
+use commucat_proto::wire::reader::CborError;
 use commucat_routing::hub::{
     self, Change, Committed, Entry, Group, JoinKeyChange, Past, Proposal, Recipient, Signer,
 };
@@ -42,12 +43,8 @@ struct Submitted<'a> {
 
 impl<'a> Submitted<'a> {
     fn read(update: &'a KeyUpdate) -> Result<Self, Problem> {
-        let invalid = |_| {
-            Problem::new(
-                Title::InvalidControlPayload,
-                "the bundle is not what it must be",
-            )
-        };
+        let invalid =
+            |error: CborError| Problem::new(error.into(), "the bundle is not what it must be");
         let bundle = Bundle::decode_shared(&update.bundle.body).map_err(invalid)?;
         let first_message = bundle
             .first_message
@@ -180,23 +177,19 @@ impl Hub {
     fn check_signature(&self, group: &Group, submitted: &Submitted<'_>) -> Result<Signer, Problem> {
         let author = &submitted.bundle.author;
         let signer = hub::signer(group, author).map_err(refused)?;
-        match &signer {
-            Signer::Member => {
-                // The place first: to whoever is not there, a handle in the list is like any other.
-                let place = Author {
-                    handle: author,
-                    sealed_ref: &submitted.update.sealed_ref,
-                    origin: self.domain(),
-                };
-                group.authorise(place).map_err(refused)?;
-                verify(submitted.signed(), Purpose::Commit, author.as_bytes()).map_err(|_| {
-                    Problem::new(Title::Forbidden, "the bundle's signature does not hold")
-                })?;
+        let (purpose, key) = match &signer {
+            Signer::Member => (Purpose::Commit, author.as_bytes()),
+            Signer::Joiner(key) => (Purpose::JoinCommit, key),
+        };
+        verify(submitted.signed(), purpose, key).map_err(|_| {
+            // Only a member learns more than that there is nothing for it here.
+            let entry = group.entry(author);
+            if entry.is_some_and(|entry| entry.sealed_ref == submitted.update.sealed_ref) {
+                Problem::new(Title::Forbidden, "the bundle's signature does not hold")
+            } else {
+                not_found()
             }
-            // Another join key is like none (CCP-1 section 5.4).
-            Signer::Joiner(key) => verify(submitted.signed(), Purpose::JoinCommit, key)
-                .map_err(|_| not_found())?,
-        }
+        })?;
         Ok(signer)
     }
 

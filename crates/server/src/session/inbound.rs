@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use commucat_crypto::tunnel::Opener;
 use commucat_proto::decoder::{Decoder, Incoming, SkipReason, Skipped};
 use commucat_proto::encoder;
-use commucat_proto::error::Title;
+use commucat_proto::error::{GoesOn, Title};
 use commucat_proto::frame::ack::{AckDown, AckUp};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::join::Join;
@@ -301,6 +301,10 @@ impl Inbound {
                 self.metrics.frames_out.of(label::Frame::Ack).inc();
                 self.link
                     .answer(|out| encoder::cbor(Header::bare(FrameType::Ack), &ack, out));
+            }
+            // What is too large inside of a request ends the connection like a request too large.
+            Err(problem) if problem.title.goes_on() == GoesOn::Never => {
+                self.link.end(problem.title);
             }
             Err(problem) => self.answer_problem(problem, sequence),
         }
