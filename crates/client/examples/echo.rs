@@ -48,10 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn answer(
-    client: &Client,
-    message: &commucat_client::Message,
-) -> Result<(), Box<dyn Error>> {
+async fn answer(client: &Client, message: &commucat_client::Message) -> Result<(), Box<dyn Error>> {
     let conversation = data_encoding::HEXLOWER.encode(message.conversation.as_bytes());
     // The outbox is durable: once this returns, the answer will be sent, whatever happens.
     client.send(&conversation, &message.text).await?;

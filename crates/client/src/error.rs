@@ -143,9 +143,7 @@ const fn vault_hint(error: &VaultError) -> &'static str {
             "stop that process, or use another profile with `--profile DIR`"
         }
         VaultError::WrongKey => "type the passphrase again; nothing was changed",
-        VaultError::PassphraseNeeded => {
-            "pass it with `--passphrase-file FILE`, or type it when asked"
-        }
+        VaultError::PassphraseNeeded => "pass it with `--passphrase-file FILE` (its first line)",
         VaultError::KeyFile(_) => "without that file the profile cannot be opened; restore it",
         VaultError::Newer { .. } => "update this program",
         VaultError::Damaged { .. } | VaultError::Sqlite(_) | VaultError::Io(_) => {

@@ -57,6 +57,8 @@ pub(crate) struct Core {
     /// Since when the next message of an author is missing.
     pub(super) waiting: BTreeMap<(GroupId, Vec<u8>), Timestamp>,
     pub(super) key_packages: Option<u64>,
+    /// When old keys were deleted last, in this run.
+    pub(super) tidied: Timestamp,
     /// Commands that wait for the server's answer.
     pub(super) replies: super::replies::Replies,
     /// Conversations in which a ciphertext was refused as too old.
@@ -108,6 +110,7 @@ impl Core {
             receipts: super::receipts::Collected::default(),
             waiting: BTreeMap::new(),
             key_packages: None,
+            tidied: Timestamp::ZERO,
             replies: super::replies::Replies::default(),
             stale: BTreeSet::new(),
             intents: BTreeSet::new(),

@@ -254,7 +254,11 @@ impl Core {
     fn on_rejoin(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
         match self.chat.rejoin(group, fetched.head, &infos(fetched)) {
             Ok(_submission) => {
-                self.change(group, |one| one.rejoin = false);
+                // The commit leads past whatever is missing.
+                self.change(group, |one| {
+                    one.rejoin = false;
+                    one.behind = false;
+                });
                 self.intents.insert(*group);
                 Ok(())
             }

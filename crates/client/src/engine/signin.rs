@@ -7,14 +7,15 @@ use commucat_proto::frame::FrameType;
 use commucat_proto::frame::directory::Directory;
 use commucat_proto::frame::key_package::{KeyPackage, PackageCount, PublishedPackage};
 use commucat_proto::identity::Registration;
+use commucat_proto::limits::RELAY_TTL_DEFAULT;
 use commucat_proto::time::Timestamp;
 use commucat_proto::wire::Cbor as _;
 
 use super::core::{Core, Effect, chat_error};
-use super::model::Account;
+use super::model::{Account, Stage};
 use super::online::{Limits, Online, Purpose};
 use super::tables;
-use crate::chat::Use;
+use crate::chat::{ChatError, Use};
 use crate::connect::http::Endpoint;
 use crate::connect::login::{Ticket, Welcome};
 use crate::error::ClientError;
@@ -27,6 +28,8 @@ const PACKAGES: u64 = 20;
 const PACKAGES_LOW: u64 = 8;
 /// How long packages are handed out; the server keeps queues as long.
 const PACKAGES_FOR: Duration = Duration::from_secs(60 * 86_400);
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 impl Core {
     /// What the next login needs.
@@ -73,9 +76,30 @@ impl Core {
         for account in self.contacts.keys().cloned().collect::<Vec<_>>() {
             self.ask_list(&account)?;
         }
+        self.tidy()?;
         self.ask_own_list();
         self.greet_own_devices()?;
         self.resume_invitations()
+    }
+
+    /// Once a day: keys of epochs that no frame on its way can need.
+    fn tidy(&mut self) -> Result<(), ClientError> {
+        if self.now < self.tidied.saturating_add(DAY) {
+            return Ok(());
+        }
+        self.tidied = self.now;
+        let before = self.now.saturating_sub(RELAY_TTL_DEFAULT);
+        let active = self
+            .conversations
+            .values()
+            .filter(|one| one.stage == Stage::Active);
+        for group in active.map(|one| one.id).collect::<Vec<_>>() {
+            match self.chat.forget_epochs(&group, before) {
+                Err(error @ ChatError::Store(_)) => return Err(chat_error(error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn ask_own_list(&mut self) {

@@ -65,6 +65,8 @@ struct Group {
     head: u64,
     list: Vec<FanoutEntry>,
     log: Vec<LogEntry>,
+    /// Entries before this position are gone.
+    first_kept: u64,
     infos: Vec<(u64, Bytes)>,
 }
 
@@ -469,7 +471,9 @@ impl World {
         if group.head != bundle.expect {
             let mut problem = Problem::new(Title::Conflict, "");
             problem.extra.head = Some(group.head);
-            problem.extra.missing = group.log[at..].to_vec();
+            let kept = usize::try_from(group.first_kept.max(1)).unwrap() - 1;
+            problem.extra.missing = group.log[at.max(kept)..].to_vec();
+            problem.extra.more = kept > at;
             return self.refuse(name, sequence, problem);
         }
         let author = group
@@ -623,11 +627,12 @@ impl World {
         let group = &self.groups[&fetch.group];
         let mut result = FetchResult {
             head: group.head,
-            first_kept: 1,
+            first_kept: group.first_kept.max(1),
             ..FetchResult::default()
         };
         if fetch.want.entries {
-            let from = usize::try_from(fetch.from.max(1)).unwrap() - 1;
+            let from = fetch.from.max(group.first_kept).max(1);
+            let from = usize::try_from(from).unwrap() - 1;
             result.entries = group.log.get(from..).unwrap_or_default().to_vec();
         }
         if fetch.want.group_info {

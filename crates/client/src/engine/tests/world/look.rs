@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use commucat_crypto::certificate::List;
 use commucat_proto::error::Title;
+use commucat_proto::frame::FrameType;
+use commucat_proto::frame::group_event::GroupEvent;
+use commucat_proto::id::MessageId;
 use commucat_proto::wire::Cbor as _;
 use tokio::sync::oneshot;
 
@@ -163,6 +166,19 @@ impl World {
 
     pub(in crate::engine::tests) fn hide_packages(&mut self, hide: bool) {
         self.hide_packages = hide;
+    }
+
+    /// The server forgets the logs of all groups, and what waits for a device.
+    pub(in crate::engine::tests) fn forget_logs(&mut self, name: &str) {
+        for group in self.groups.values_mut() {
+            group.first_kept = group.head + 1;
+        }
+        let gap = GroupEvent::gap(MessageId::new([7; 16]));
+        let device = self.devices.get_mut(name).unwrap();
+        device.queue.clear();
+        device
+            .queue
+            .push_back((FrameType::GroupEvent, gap.encode().into()));
     }
 
     pub(in crate::engine::tests) fn hide_lists(&mut self, hide: bool) {
