@@ -48,7 +48,7 @@ async fn run(args: Args) -> Result<bool> {
     let options = Options::default()
         .for_load()
         .set("limits.request_rate", "20")
-        .set("limits.request_burst", "4000")
+        .set("limits.request_burst", "30000")
         .set("limits.handshake_timeout", "5s")
         .set("limits.tls_timeout", "3s");
     let server = Server::start(options).await?;

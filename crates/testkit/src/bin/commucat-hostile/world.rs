@@ -157,6 +157,11 @@ impl Rogue {
         Ok(self.live.insert(session))
     }
 
+    /// Drops its session: another took its place.
+    pub(crate) fn forget(&mut self) {
+        self.live = None;
+    }
+
     /// The session that it has, if it is of use.
     pub(crate) async fn live(&mut self) -> Result<&mut Session> {
         let usable = self
