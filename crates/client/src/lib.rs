@@ -21,3 +21,8 @@ pub use event::{
     BEHIND_MAX, Change, Connection, Event, Events, Message, Request, Tick, UndeliveredReason,
 };
 pub use settings::{Settings, Suite, Trust};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,9 +4,11 @@
 //! of checksum. The request holds public keys only. The answer holds the signed device list and
 //! where the server is: nothing secret, but only worth something to the device that asked.
 //!
-//!     request  commucat:link/<base32 of checksum | {0: Noise key, 1: MLS signature key}>
-//!     answer   commucat:linked/<base32 of checksum | {0: endpoint, 1: domain, 2: domain key,
-//!              3: device list (signed)}>
+//! ```text
+//! request  commucat:link/<base32 of checksum | {0: Noise key, 1: MLS signature key}>
+//! answer   commucat:linked/<base32 of checksum | {0: endpoint, 1: domain, 2: domain key,
+//!          3: device list (signed)}>
+//! ```
 
 use commucat_proto::id::{Domain, DomainKey, NoiseKey, base32, from_base32};
 use commucat_proto::signed::Signed;

@@ -94,9 +94,8 @@ impl Core {
             .values()
             .filter(|one| one.stage == Stage::Active);
         for group in active.map(|one| one.id).collect::<Vec<_>>() {
-            match self.chat.forget_epochs(&group, before) {
-                Err(error @ ChatError::Store(_)) => return Err(chat_error(error)),
-                Ok(()) | Err(_) => {}
+            if let Err(error @ ChatError::Store(_)) = self.chat.forget_epochs(&group, before) {
+                return Err(chat_error(error));
             }
         }
         Ok(())
