@@ -7,7 +7,7 @@ import pytest
 
 from accounts import Member
 from ccp1 import entry_id, split_message
-from harness import commit, make_group, refused
+from harness import commit, fatal, make_group, refused
 from wire import (
     GROUP_CREATE,
     GROUP_EVENT,
@@ -303,6 +303,17 @@ def test_impossible_lists_are_refused(server, group):
         refused("Invalid Control Payload", commit, alice, alice.member, 1, **change)
 
     assert bob.quiet() and alice.fetch(alice.member)[0] == 1
+
+
+def test_a_group_info_above_its_limit_ends_the_connection(group):
+    alice, bob = group
+
+    largest, _ = alice.update(alice.member, 0, group_info=bytes(512 << 10))
+    refused("Conflict", alice.answer, largest)
+    alice.update(alice.member, 1, group_info=bytes((512 << 10) + 1))
+
+    fatal(alice, "Control Payload Too Large")
+    assert bob.fetch(bob.member)[0] == 1
 
 
 def test_a_removed_device_sees_its_removal_and_nothing_after_it(group):

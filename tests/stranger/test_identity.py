@@ -261,9 +261,11 @@ def test_forged_and_foreign_lists_are_refused(server, two):
         [account.list(version=92)[0], bytes(64)],
         sign(account.seed, "commit", account.list(version=93)[0]),
     ):
-        refused("Invalid Control Payload", bob.put_list, forged)
+        refused("Forbidden", bob.put_list, forged)
     refused("Forbidden", bob.put_list, account.list(version=91, domain="elsewhere.example"))
     refused("Forbidden", alice.put_list, account.list(version=94))
+    own = account.certificates[bob.device.id]
+    refused("Invalid Control Payload", bob.put_list, account.list(95, certificates=[own, own]))
 
     assert bob.get_list(account.id)[0] == before
 
