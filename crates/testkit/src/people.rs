@@ -246,10 +246,10 @@ pub async fn until<T>(
                 let rooms = client.conversations().await.map_err(told)?;
                 let rooms: Vec<_> = rooms
                     .iter()
-                    .map(|one| (one.devices, one.ready, one.unsent))
+                    .map(|one| (one.name.as_str(), one.devices, one.ready, one.unsent))
                     .collect();
                 bail!(
-                    "{what}: not in time; {:?}, conversations (devices, ready, unsent) {rooms:?}",
+                    "{what}: not in time; {:?}, conversations (name, devices, ready, unsent) {rooms:?}",
                     status.connection
                 )
             }

@@ -1,0 +1,123 @@
+//! `commucat-privacy`: sends unique values through every flow of a server that logs everything, then
+//! searches whatever it keeps for them, in every form.
+
+mod flows;
+mod names;
+mod places;
+
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use commucat_testkit::canary::{Hit, Kind, Place, Searcher};
+use commucat_testkit::relay::Relay;
+use commucat_testkit::server::{Options, Server};
+
+use self::names::Names;
+
+/// The clients' address: nothing else on this machine has it.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 7, 77, 7);
+
+/// Send canaries through every flow, then search everything that the server keeps for them
+#[derive(Debug, Parser)]
+struct Args {
+    /// Keep what was searched in this directory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<std::path::PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    match Box::pin(run(args.keep.as_deref())).await {
+        Ok((line, hits)) => {
+            for hit in &hits {
+                say(&format!("{} in {} ({})", hit.canary, hit.place, hit.form));
+            }
+            say(&line);
+            if hits.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            say(&format!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    // Whoever closed the pipe does not want it.
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
+async fn run(keep: Option<&std::path::Path>) -> Result<(String, Vec<Hit>)> {
+    let mut relay = Relay::bind(CLIENT).await?;
+    let options = Options::default()
+        .for_load()
+        .set("server.log", "trace")
+        .set("server.endpoint", &format!("localhost:{}", relay.port()))
+        .set("ledger.sink", "file");
+    let mut server = Server::start(options).await?;
+    relay.run(server.port());
+    let names = Names::new()?;
+    let directory = tempfile::tempdir()?;
+
+    let flows = flows::run(&mut server, &relay, directory.path(), &names).await;
+    let (canaries, mut places) = match flows {
+        Ok(done) => done,
+        Err(error) => {
+            let log = std::fs::read_to_string(server.stderr_file()).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(5).collect();
+            return Err(error.context(format!("the server's last lines: {tail:#?}")));
+        }
+    };
+    places.append(&mut places::of(&server, "at the end").await?);
+    let status = server.terminate().await?;
+    ensure!(status.success(), "the server ended with {status}");
+    places.append(&mut places::files(&server, "after the end")?);
+    if let Some(keep) = keep {
+        places::keep(&places, keep)?;
+    }
+
+    let searcher = Searcher::new(canaries)?;
+    check_searcher(&searcher, &places)?;
+    let mut hits: Vec<_> = places
+        .iter()
+        .flat_map(|place| searcher.hits(place))
+        .collect();
+    hits.sort_unstable();
+    let line = format!(
+        "privacy: {} canaries, {} places, {} hits",
+        searcher.canaries(),
+        places.len(),
+        hits.len()
+    );
+    Ok((line, hits))
+}
+
+/// No hits mean something only if the search would find them and searched where things are.
+fn check_searcher(searcher: &Searcher, places: &[Place]) -> Result<()> {
+    let missed = searcher.blind_spots();
+    ensure!(missed == 0, "{missed} planted values were not found");
+    let stored = |place: &&Place| place.kind == Kind::Store;
+    for id in flows::STORED {
+        let is_there = places
+            .iter()
+            .filter(stored)
+            .any(|place| searcher.is_in(id, place));
+        ensure!(is_there, "{id} is not in the store: is it the right one?");
+    }
+    let logs = places.iter().filter(|place| place.name.contains("stderr"));
+    let largest = logs.map(|place| place.bytes.len()).max();
+    let largest = largest.context("no log was searched")?;
+    ensure!(
+        largest > 0,
+        "the log is empty although everything is logged"
+    );
+    Ok(())
+}
