@@ -1,5 +1,7 @@
 //! The command as scripts see it: exit codes, JSON, hints. No server is needed for these.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
