@@ -298,10 +298,11 @@ impl Server {
             uses,
             lasts_seconds,
         };
-        match self.ask(&request).await? {
-            Answer::Created(invite) => Ok(invite.link.as_str().to_owned()),
-            other => bail!("an invite was answered by {other:?}"),
-        }
+        let answer = self.ask(&request).await?;
+        let Answer::Created(invite) = answer else {
+            bail!("an invite was answered by {answer:?}");
+        };
+        Ok(invite.link.as_str().to_owned())
     }
 
     /// Runs `commucat-cli` on this server's data; returns what it wrote.

@@ -110,8 +110,7 @@ impl Player {
     pub fn new(
         circle: &Circle,
         device: usize,
-        rooms: &[Room],
-        recorder: &Recorder,
+        (rooms, recorder): (&[Room], &Recorder),
         way: &Way,
         random: &mut Random,
     ) -> Result<Self> {

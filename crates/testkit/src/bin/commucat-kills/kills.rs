@@ -128,7 +128,7 @@ async fn live(
             phase: told.clone(),
             drained: Arc::clone(&drained),
         };
-        let player = Player::new(circle, device, rooms, recorder, &way, random)?;
+        let player = Player::new(circle, device, (rooms, recorder), &way, random)?;
         let client = seat.client.clone();
         players.spawn(async move { anyhow::Ok((device, player.live(client).await?)) });
     }
@@ -227,7 +227,7 @@ async fn compare(recorder: &Recorder, clients: &[Client], rooms: &[Room]) -> Res
             let history = recorder.history();
             let shown = history.entries.iter().filter_map(|entry| match entry.act {
                 Act::Show(key) if entry.device == device && key.room == room => Some(Some(key)),
-                _ => None,
+                Act::Send(_) | Act::Ack(_) | Act::Show(_) | Act::ShowUnknown => None,
             });
             let is_same = shown.eq(kept);
             ensure!(
