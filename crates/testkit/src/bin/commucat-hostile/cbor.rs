@@ -6,8 +6,8 @@ pub(crate) enum Value {
     Uint(u64),
     Bytes(Vec<u8>),
     Text(Vec<u8>),
-    List(Vec<Value>),
-    Map(Vec<(u64, Value)>),
+    List(Vec<Self>),
+    Map(Vec<(u64, Self)>),
     Bool(bool),
     /// Bytes that are written as they are.
     Raw(Vec<u8>),

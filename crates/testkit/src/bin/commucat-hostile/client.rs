@@ -1,7 +1,5 @@
 //! A device that says whatever it likes: handshakes by hand, records, frames with any header.
 
-use std::collections::VecDeque;
-
 use anyhow::{Context as _, Result, bail};
 use bytes::BytesMut;
 use commucat_crypto::certificate::{AccountSecret, DeviceKeys, Validity};
@@ -244,7 +242,6 @@ pub(crate) struct Session {
     decoder: Decoder,
     next: u64,
     over: bool,
-    ready: VecDeque<Frame>,
     /// What came that no case waits for.
     pub(crate) others: Vec<Frame>,
 }
@@ -261,7 +258,6 @@ impl Session {
             decoder,
             next: 1,
             over,
-            ready: VecDeque::new(),
             others: Vec::new(),
         }
     }
@@ -316,15 +312,13 @@ impl Session {
         self.next
     }
 
-    pub(crate) fn skip_number(&mut self) {
-        self.next += 1;
-    }
-
     pub(crate) fn seal(&mut self, plain: &[u8]) -> BytesMut {
         let mut out = BytesMut::new();
-        // It ends after 2^64 records.
-        drop(self.sealer.seal_all(plain, &mut out));
-        out
+        match self.sealer.seal_all(plain, &mut out) {
+            Ok(()) => out,
+            // Only after 2^64 records.
+            Err(_) => BytesMut::new(),
+        }
     }
 
     /// Sends plaintext in full records.
@@ -337,9 +331,6 @@ impl Session {
     pub(crate) async fn event(&mut self) -> Event {
         let frames = async {
             loop {
-                if let Some(frame) = self.ready.pop_front() {
-                    return Event::Frame(frame);
-                }
                 match self.decoder.next_frame() {
                     Ok(Some(Incoming::Frame(frame))) => {
                         if frame.header.kind != FrameType::Padding {
@@ -361,11 +352,6 @@ impl Session {
             }
         };
         timeout(WAIT, frames).await.unwrap_or(Event::Quiet)
-    }
-
-    /// Puts a frame back in front.
-    pub(crate) fn again(&mut self, frame: Frame) {
-        self.ready.push_front(frame);
     }
 
     /// Sends a numbered frame; returns its number.

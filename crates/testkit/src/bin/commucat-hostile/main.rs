@@ -3,6 +3,19 @@
 //! Each case ends with a documented error or a close; after each the server still runs, has not
 //! panicked, and the honest pair exchanges a message.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "a table of cases is read in one piece"
+)]
+#![expect(
+    clippy::cognitive_complexity,
+    reason = "cases come one after another, by name"
+)]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all else that a server may say is a finding"
+)]
+
 mod carrier;
 mod cases;
 mod cbor;
@@ -34,7 +47,7 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    match Box::pin(run(Args::parse())).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -53,6 +66,6 @@ async fn run(args: Args) -> Result<bool> {
         .set("limits.tls_timeout", "3s");
     let server = Server::start(options).await?;
     let mut suite = Suite::new(World::new(server).await?, args.verbose);
-    cases::run(&mut suite, &args.parts).await?;
+    Box::pin(cases::run(&mut suite, &args.parts)).await?;
     suite.finish().await
 }

@@ -210,7 +210,7 @@ async fn unread(suite: &mut Suite) -> Result<()> {
         let outcome = (grown < UNREAD_KIB)
             .then_some(())
             .ok_or(format!("memory grew by {grown} KiB"));
-        drop(suite.world.stranger.fresh().await?);
+        suite.world.stranger.fresh().await?;
         suite
             .record(&format!("unread answers to {name}"), outcome)
             .await?;

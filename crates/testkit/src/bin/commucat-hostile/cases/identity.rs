@@ -22,7 +22,7 @@ use crate::suite::Suite;
 use crate::world::token;
 
 /// Points of small order, as public keys.
-pub(super) const WEAK: [[u8; 32]; 4] = [
+pub(crate) const WEAK: [[u8; 32]; 4] = [
     {
         let mut identity = [0; 32];
         identity[0] = 1;
@@ -43,7 +43,7 @@ pub(super) const WEAK: [[u8; 32]; 4] = [
 ];
 
 /// `R` = the identity, `S` = 0: what loose verification takes for any message under a weak key.
-pub(super) fn forged() -> [u8; 64] {
+pub(crate) fn forged() -> [u8; 64] {
     let mut signature = [0; 64];
     signature[0] = 1;
     signature
