@@ -1,7 +1,7 @@
 //! Every flow, with canaries: register, link, contacts, requests, messages, groups, receipts,
 //! offline delivery, kill and restart, revocation, the operator's commands, plain HTTP.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +13,10 @@ use commucat_proto::link::{ContactLink, InviteLink};
 use commucat_testkit::canary::{Allowed, Canary, Place};
 use commucat_testkit::people::{self, told, until};
 use commucat_testkit::relay::Relay;
-use commucat_testkit::server::{Server, http};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use commucat_testkit::server::Server;
 
 use crate::names::Names;
-use crate::{CLIENT, places};
+use crate::{CLIENT, asker, places};
 
 /// Canaries that must be found in the store, or it is not the right one.
 pub(crate) const STORED: [&str; 3] = ["device id of alice-1", "account id of alice-1", "group id"];
@@ -55,7 +53,7 @@ pub(crate) async fn run(
     stage.note_ids(&second, "alice-2").await?;
     Box::pin(stage.talk_in_group([&alice, &bob, &carol])).await?;
     let bob = Box::pin(stage.talk_offline(&alice, bob)).await?;
-    plain_http(relay, names).await?;
+    asker::ask(relay, names).await?;
     Box::pin(stage.operate(&carol)).await?;
     Box::pin(stage.part(&alice, &bob, &second)).await?;
     for (client, name) in [
@@ -384,33 +382,4 @@ async fn arrived(client: &Client, group: &GroupId, text: &str) -> Result<()> {
             .then_some(()))
     })
     .await
-}
-
-/// Requests that say all about who asks, from the clients' address.
-async fn plain_http(relay: &Relay, names: &Names) -> Result<()> {
-    for path in [
-        format!("/{}", names.path),
-        format!("/?{}", names.path),
-        "/metrics".to_owned(),
-    ] {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: {}\r\nx-forwarded-for: {}\r\n\
-             forwarded: for={}\r\nauthorization: Bearer {}\r\ncookie: id={}\r\n\
-             connection: close\r\n\r\n",
-            names.host, names.agent, names.forwarded, names.forwarded, names.token, names.token
-        );
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, relay.port()));
-        let tcp = TcpStream::connect(address).await?;
-        let name = rustls_pki_types::ServerName::try_from("localhost")?;
-        let mut stream = http::connector(b"http/1.1")?.connect(name, tcp).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        // Without a TLS goodbye it is an answer all the same.
-        stream.read_to_end(&mut answer).await.ok();
-        ensure!(
-            answer.starts_with(b"HTTP/1.1 "),
-            "no answer over plain HTTP"
-        );
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `commucat-privacy`: sends unique values through every flow of a server that logs everything, then
 //! searches whatever it keeps for them, in every form.
 
+mod asker;
 mod flows;
 mod names;
 mod places;
