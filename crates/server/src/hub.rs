@@ -8,8 +8,9 @@ mod fetch;
 mod notice;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -28,15 +29,12 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::task::TaskTracker;
 
-use self::view::View;
+use self::view::{View, Views};
 use crate::accounts::{other_domain, storage};
 use crate::clock;
 use crate::custody::Frame;
 use crate::router::{Place, Router};
 use crate::session::{Binding, Hint, Link};
-
-/// Groups kept at hand; beyond it all are forgotten and read again when they are used.
-const GROUPS_MAX: usize = 10_000;
 
 /// Groups with fork tags kept at hand; nothing depends on them.
 const ALARMS_MAX: usize = 10_000;
@@ -49,7 +47,10 @@ struct Inner {
     router: Router,
     store: Store,
     tasks: TaskTracker,
-    views: Mutex<HashMap<GroupId, Arc<View>>>,
+    views: Mutex<Views>,
+    readings: AtomicU64,
+    /// Groups from which members that are gone are being taken out.
+    departing: Mutex<HashSet<GroupId>>,
     commits: Mutex<Limiter<Handle>>,
     alarms: Mutex<HashMap<GroupId, Alarm>>,
     /// `limits.group_handles`.
@@ -76,6 +77,8 @@ impl Hub {
             store,
             tasks,
             views: Mutex::default(),
+            readings: AtomicU64::new(0),
+            departing: Mutex::default(),
             commits: Mutex::new(Limiter::new(Rate::COMMIT)),
             alarms: Mutex::default(),
             handles_max,
@@ -178,6 +181,10 @@ impl Hub {
             frame: FrameType::Msg.code(),
             body: msg.payload().clone(),
         };
+        // While the list was read, a message before it may have failed, and this one with it.
+        if !member.link.awaits(sequence) {
+            return Ok(());
+        }
         let except = view.index(&binding.handle);
         self.0.router.accept(frame, &envelope, &view.places, except);
         if view.places.contains(&Place::Gone) {

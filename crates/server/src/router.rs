@@ -20,6 +20,8 @@ use crate::mailbox::Mailboxes;
 pub(crate) enum Place {
     /// A queue of this domain.
     Here(QueueId),
+    /// A queue that an earlier entry of the list leads to already.
+    Again(QueueId),
     /// The queue is revoked, or left the group for good.
     Gone,
     /// The reference does not open.
@@ -35,7 +37,7 @@ struct Inner {
     keys: Keys,
     store: Store,
     mailboxes: Mailboxes,
-    /// Raised whenever a queue is revoked or leaves a group: places found before may be stale.
+    /// Raised whenever a queue is revoked: places found before may be stale.
     generation: AtomicU64,
 }
 
@@ -58,7 +60,7 @@ impl Router {
         &self.0.mailboxes
     }
 
-    /// A queue was revoked or left a group: every place is looked up again when it is next used.
+    /// A queue was revoked: every place is looked up again when it is next used.
     pub(crate) fn forget_places(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
     }
@@ -137,11 +139,13 @@ impl Router {
                 let (Ok(recipient), false) = (u16::try_from(index), except == Some(index)) else {
                     continue;
                 };
-                let leg = leg(recipient);
                 match place {
-                    Place::Here(queue) => mailboxes.append(*queue, envelope.clone(), leg, now),
-                    Place::Gone => leg.resolve(Outcome::Gone),
-                    Place::Refused => leg.resolve(Outcome::Refused(Reason::Forbidden)),
+                    Place::Here(queue) => {
+                        mailboxes.append(*queue, envelope.clone(), leg(recipient), now);
+                    }
+                    Place::Again(_) => {}
+                    Place::Gone => leg(recipient).resolve(Outcome::Gone),
+                    Place::Refused => leg(recipient).resolve(Outcome::Refused(Reason::Forbidden)),
                 }
             }
         });

@@ -31,6 +31,12 @@ use crate::accounts::storage;
 use crate::router::Place;
 use crate::{clock, events};
 
+/// What a commit writes, and who does not get its first message.
+struct Transaction {
+    commit: Commit,
+    missed: Vec<(Handle, Reason)>,
+}
+
 /// A bundle as it came, decoded, with what the rules read of it.
 struct Submitted<'a> {
     update: &'a KeyUpdate,
@@ -128,8 +134,11 @@ impl Hub {
         };
         match hub::commit(&group, &submitted.proposal(self.domain()), signer, past) {
             Ok(Committed::Repeat { .. }) => {
-                self.apply(member, &submitted, signer, self.unchanged(&submitted))
-                    .await
+                let transaction = Transaction {
+                    commit: self.unchanged(&submitted),
+                    missed: Vec::new(),
+                };
+                self.apply(member, &submitted, signer, transaction).await
             }
             Ok(Committed::Apply(change)) => {
                 if change.group.list.len() > self.0.handles_max {
@@ -137,8 +146,8 @@ impl Hub {
                     return Err(Problem::new(Title::Forbidden, detail));
                 }
                 self.check_rate(&submitted, signer)?;
-                let commit = self.transaction(&group, &submitted, &change).await?;
-                self.apply(member, &submitted, signer, commit).await
+                let transaction = self.transaction(&group, &submitted, &change).await?;
+                self.apply(member, &submitted, signer, transaction).await
             }
             Err(hub::Refusal::Conflict { head }) => {
                 Err(self.conflict(&bundle.group, bundle.expect, head).await?)
@@ -212,7 +221,7 @@ impl Hub {
         group: &Group,
         submitted: &Submitted<'_>,
         change: &Change,
-    ) -> Result<Commit, Problem> {
+    ) -> Result<Transaction, Problem> {
         let bundle = &submitted.bundle;
         let log_entry = bundle
             .entry(&submitted.signed().body)
@@ -231,17 +240,31 @@ impl Hub {
             .await
             .map_err(storage)?;
         let was_open = !group.closed && change.group.closed;
+        let mut missed = Vec::new();
         for (recipient, place) in change.recipients.iter().zip(places) {
-            if let Place::Here(queue) = place {
-                let entries = self.rows(submitted, &commit, recipient, was_open);
-                commit.deliveries.push(GroupDelivery {
-                    handle: recipient.entry.handle,
-                    queue,
-                    entries,
-                });
+            let handle = recipient.entry.handle;
+            let reason = match place {
+                Place::Here(queue) | Place::Again(queue) => {
+                    let entries = self.rows(submitted, &commit, recipient, was_open);
+                    commit.deliveries.push(GroupDelivery {
+                        handle,
+                        queue,
+                        entries,
+                    });
+                    continue;
+                }
+                Place::Gone => Reason::Gone,
+                Place::Refused => Reason::Forbidden,
+            };
+            // Where there is no queue, nothing is taken: the author hears it as of a full one.
+            if recipient.welcome.is_some() {
+                commit.refused.push(handle);
+            }
+            if recipient.message {
+                missed.push((handle, reason));
             }
         }
-        Ok(commit)
+        Ok(Transaction { commit, missed })
     }
 
     /// The commit without rows: enough to find a repeat.
@@ -264,6 +287,7 @@ impl Hub {
             join_key,
             close: bundle.change.close,
             deliveries: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -337,13 +361,14 @@ impl Hub {
         member: &Member,
         submitted: &Submitted<'_>,
         signer: Signer,
-        commit: Commit,
+        transaction: Transaction,
     ) -> Result<KeyUpdateResult, Problem> {
         let group = submitted.bundle.group;
-        let handles: Vec<Handle> = commit
+        let Transaction { commit, missed } = transaction;
+        let first_messages: Vec<(Handle, Option<usize>)> = commit
             .deliveries
             .iter()
-            .map(|delivery| delivery.handle)
+            .map(|delivery| (delivery.handle, place_of_message(&delivery.entries)))
             .collect();
         match self
             .0
@@ -365,8 +390,15 @@ impl Hub {
                     .commits
                     .lock()
                     .charge(rate_key(submitted, signer), Instant::now());
-                self.load(&group).await.map_err(storage)?;
-                self.return_first_message(member, submitted, &handles, &spooled);
+                self.refresh(&group).await;
+                if let Some(first) = &submitted.first_message {
+                    let missed = missed
+                        .into_iter()
+                        .chain(not_taken(&first_messages, &spooled));
+                    let about = (&group, &first.message());
+                    self.return_first_message(member, about, missed.collect())
+                        .await;
+                }
                 Ok(KeyUpdateResult { position, refused })
             }
             CommitOutcome::Repeat { position, refused } => {
@@ -376,37 +408,6 @@ impl Hub {
                 Err(self.conflict(&group, submitted.bundle.expect, head).await?)
             }
             CommitOutcome::NotFound => Err(not_found()),
-        }
-    }
-
-    /// Tells the author whose queues did not take the first message.
-    fn return_first_message(
-        &self,
-        member: &Member,
-        submitted: &Submitted<'_>,
-        handles: &[Handle],
-        spooled: &[QueueSpooled],
-    ) {
-        let Some(first) = &submitted.first_message else {
-            return;
-        };
-        let refused_for = |queue: &QueueSpooled| match queue.outcomes.last() {
-            Some(Spooled::Refused(Refusal::Full)) => Some(Reason::Full),
-            Some(Spooled::Refused(Refusal::Gone)) => Some(Reason::Gone),
-            Some(Spooled::Stored(_) | Spooled::Repeat(_)) | None => None,
-        };
-        for reason in [Reason::Full, Reason::Gone] {
-            let missed: Vec<Handle> = handles
-                .iter()
-                .zip(spooled)
-                .filter(|(_, queue)| refused_for(queue) == Some(reason))
-                .map(|(handle, _)| *handle)
-                .collect();
-            if !missed.is_empty() {
-                let group = &submitted.bundle.group;
-                let event = events::undelivered(group, &first.message(), missed, reason);
-                self.append_unattended(member.queue, &event);
-            }
         }
     }
 
@@ -433,6 +434,27 @@ impl Hub {
         problem.extra.more = page.more;
         Ok(problem)
     }
+}
+
+/// Where the first message is among a member's rows; who is removed gets none.
+fn place_of_message(rows: &[NewEntry]) -> Option<usize> {
+    rows.iter().position(|row| row.kind == EntryKind::Message)
+}
+
+/// Whose queues did not take the first message.
+fn not_taken(
+    first_messages: &[(Handle, Option<usize>)],
+    spooled: &[QueueSpooled],
+) -> Vec<(Handle, Reason)> {
+    let reason = |place: Option<usize>, queue: &QueueSpooled| match queue.outcomes.get(place?)? {
+        Spooled::Refused(Refusal::Full) => Some(Reason::Full),
+        Spooled::Refused(Refusal::Gone) => Some(Reason::Gone),
+        Spooled::Stored(_) | Spooled::Repeat(_) => None,
+    };
+    let queues = first_messages.iter().zip(spooled);
+    queues
+        .filter_map(|((handle, place), queue)| Some((*handle, reason(*place, queue)?)))
+        .collect()
 }
 
 /// What counts together for the rate of commits.

@@ -1,14 +1,24 @@
 //! Groups at hand: the list as the store had it, with the place of each entry.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use commucat_proto::frame::fanout::FanoutEntry;
 use commucat_proto::id::{GroupId, Handle};
 use commucat_routing::hub::{Entry, Group};
 use commucat_storage::StoreError;
+use tracing::warn;
 
-use super::{GROUPS_MAX, Hub};
+use super::Hub;
+use crate::chain::chain;
 use crate::router::Place;
+
+/// Groups kept at hand; beyond it all are forgotten and read again when they are used.
+const GROUPS_MAX: usize = 10_000;
+
+/// Entries of all their lists together, some 250 bytes each.
+const ENTRIES_MAX: usize = 400_000;
 
 /// One state of a group. Never changed; a newer one takes its place.
 pub(super) struct View {
@@ -19,6 +29,33 @@ pub(super) struct View {
     pub(super) handles: Arc<[Handle]>,
     revision: u64,
     generation: u64,
+    /// When its reading began, counted: of two with the same list the later one has the newer places.
+    reading: u64,
+}
+
+/// The groups at hand.
+#[derive(Default)]
+pub(super) struct Views {
+    groups: HashMap<GroupId, Arc<View>>,
+    /// Entries of all their lists.
+    entries: usize,
+}
+
+impl Views {
+    fn remove(&mut self, group: &GroupId) {
+        if let Some(view) = self.groups.remove(group) {
+            self.entries = self.entries.saturating_sub(view.handles.len());
+        }
+    }
+
+    fn insert(&mut self, group: GroupId, view: &Arc<View>) {
+        self.remove(&group);
+        if self.groups.len() >= GROUPS_MAX || self.entries >= ENTRIES_MAX {
+            *self = Self::default();
+        }
+        self.entries = self.entries.saturating_add(view.handles.len());
+        self.groups.insert(group, Arc::clone(view));
+    }
 }
 
 impl View {
@@ -34,6 +71,7 @@ impl Hub {
         let generation = self.0.router.generation();
         let views = self.0.views.lock();
         views
+            .groups
             .get(group)
             .filter(|view| view.generation == generation)
             .cloned()
@@ -50,16 +88,27 @@ impl Hub {
         }
     }
 
+    /// Reads the group again after a change of its list or of a member's place.
+    pub(crate) async fn refresh(&self, group: &GroupId) {
+        if let Err(failure) = self.load(group).await {
+            warn!(error = %chain(&failure), "a group could not be read again");
+            // No place is believed until it was looked up.
+            self.0.router.forget_places();
+        }
+    }
+
     /// The group as the store has it; at hand from now on.
     pub(super) async fn load(&self, group: &GroupId) -> Result<Option<Arc<View>>, StoreError> {
         let generation = self.0.router.generation();
+        let reading = self.0.readings.fetch_add(1, Ordering::AcqRel);
         let Some(stored) = self.0.store.group(group).await? else {
             self.0.views.lock().remove(group);
             return Ok(None);
         };
         let revision = stored.revision;
         let known = routing_group(stored);
-        let places = self.0.router.places(group, &known.list).await?;
+        let mut places = self.0.router.places(group, &known.list).await?;
+        mark_repeated(&mut places);
         let handles = known.list.iter().map(|entry| entry.handle).collect();
         let view = Arc::new(View {
             group: known,
@@ -67,19 +116,33 @@ impl Hub {
             handles,
             revision,
             generation,
+            reading,
         });
         let mut views = self.0.views.lock();
-        if views.len() >= GROUPS_MAX && !views.contains_key(group) {
-            views.clear();
-        }
         // Of two that were read at the same time the newer one stays.
-        let is_newer = views.get(group).is_none_or(|other| {
-            (other.generation, other.revision) <= (view.generation, view.revision)
-        });
+        let age = |view: &View| (view.generation, view.revision, view.reading);
+        let is_newer = views
+            .groups
+            .get(group)
+            .is_none_or(|other| age(other) <= age(&view));
         if is_newer {
-            views.insert(*group, Arc::clone(&view));
+            views.insert(*group, &view);
         }
         Ok(Some(view))
+    }
+}
+
+/// Marks all places but the first of each queue: a device whose handle is in the list twice gets a
+/// message once. Five handles of one queue would otherwise be one leg too many for an entry, and
+/// fail every message to the group.
+fn mark_repeated(places: &mut [Place]) {
+    let mut seen = HashSet::new();
+    for place in places {
+        if let Place::Here(queue) = *place
+            && !seen.insert(queue)
+        {
+            *place = Place::Again(queue);
+        }
     }
 }
 

@@ -118,6 +118,7 @@ pub(crate) async fn a_repeated_commit_gets_its_result_however_far_the_head_is(st
     let first = Commit {
         add: vec![member(2, false)],
         deliveries: vec![delivery_to(nowhere, 2, &[invite])],
+        refused: vec![member(3, false).handle],
         ..commit(0, 1)
     };
     let done = store.commit(first.clone(), at(2)).await.unwrap();
@@ -125,7 +126,7 @@ pub(crate) async fn a_repeated_commit_gets_its_result_however_far_the_head_is(st
 
     let again = store.commit(first, at(4)).await.unwrap();
 
-    let handles = vec![member(2, false).handle];
+    let handles = vec![member(3, false).handle, member(2, false).handle];
     assert!(matches!(done, CommitOutcome::Committed { refused, .. } if refused == handles));
     assert_eq!(
         again,
@@ -396,6 +397,7 @@ pub(super) fn commit(expect: u64, hash: u8) -> Commit {
         join_key: JoinKeyChange::Keep,
         close: false,
         deliveries: vec![],
+        refused: vec![],
     }
 }
 

@@ -173,7 +173,7 @@ fn swap(tx: &mut Tx<'_>, commit: &Commit, now: Timestamp) -> Result<CommitOutcom
     let position = found.head + 1;
     change_list(tx, commit, &found)?;
     let mut spooled = Vec::with_capacity(commit.deliveries.len());
-    let mut refused = Vec::new();
+    let mut refused = commit.refused.clone();
     for delivery in &commit.deliveries {
         let done = queues::append(tx, delivery.queue, &delivery.entries, now)?;
         let lost_invite = delivery

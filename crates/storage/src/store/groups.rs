@@ -134,6 +134,8 @@ pub struct Commit {
     pub close: bool,
     /// Rows for queues of this domain.
     pub deliveries: Vec<GroupDelivery>,
+    /// Handles whose Welcome has no queue to go to: named in the result, also in that of a repeat.
+    pub refused: Vec<Handle>,
 }
 
 /// What became of a [`Commit`].
