@@ -80,21 +80,17 @@ impl Accounts {
         &self.0.domain
     }
 
-    /// How many entries wait in `queue`.
+    /// How many entries wait in `queue`; `None` if it is revoked.
     ///
     /// # Errors
     ///
     /// [`StoreError`] if the store cannot be read.
-    pub(crate) async fn waiting(&self, queue: &QueueId) -> Result<u64, StoreError> {
-        Ok(self
-            .0
-            .store
-            .queue_state(queue)
-            .await?
-            .map_or(0, |state| state.entries))
+    pub(crate) async fn waiting(&self, queue: &QueueId) -> Result<Option<u64>, StoreError> {
+        let state = self.0.store.queue_state(queue).await?;
+        Ok(state.map(|state| state.entries))
     }
 
-    /// Leaves a group for good on behalf of a queue.
+    /// Leaves a group for good on behalf of a queue; the group has to be read again.
     ///
     /// # Errors
     ///
@@ -107,10 +103,7 @@ impl Accounts {
             .await
             .map_err(storage)?
         {
-            Left::Marked { .. } => {
-                self.0.router.forget_places();
-                Ok(())
-            }
+            Left::Marked { .. } => Ok(()),
             Left::TooMany => Err(Problem::new(
                 Title::RateLimited,
                 "too many groups were left",

@@ -67,6 +67,8 @@ struct State {
     bytes: usize,
     /// Whether `timers` holds this mailbox.
     armed: bool,
+    /// Whether the device acknowledged anything since [`Mailboxes::forget_old_keys`] looked.
+    acked: bool,
 }
 
 impl Mailboxes {
@@ -157,12 +159,18 @@ impl Mailboxes {
         let Some(mailbox) = self.find(queue) else {
             return;
         };
-        let link = mailbox.state.lock().link.take();
-        self.with_lane(&mailbox, Lane::revoke);
-        self.remove_if_closed(&mailbox);
+        // Link and lane under one lock: a connection that attaches in between would never hear of it.
+        let mut effects = Vec::new();
+        let mut state = mailbox.state.lock();
+        let link = state.link.take();
+        state.lane.revoke(&mut effects);
+        self.settle(&mailbox, &mut state);
+        drop(state);
         if let Some(link) = link {
             link.revoked();
         }
+        self.carry_out(&mailbox, effects);
+        self.remove_if_closed(&mailbox);
     }
 
     /// Whether a connection reads `queue` now; and its link.
@@ -185,6 +193,18 @@ impl Mailboxes {
                 return;
             }
             emptied.await;
+        }
+    }
+
+    /// Forgets the acknowledged keys of devices that have acknowledged nothing since the last call:
+    /// authors who would repeat such an entry have done so, and 80 KiB for each quiet device are
+    /// too much.
+    pub(crate) fn forget_old_keys(&self) {
+        for mailbox in self.all() {
+            let mut state = mailbox.state.lock();
+            if !std::mem::take(&mut state.acked) {
+                state.lane.forget_acked();
+            }
         }
     }
 
@@ -229,6 +249,7 @@ impl Mailboxes {
                     link: None,
                     bytes: 0,
                     armed: false,
+                    acked: false,
                 }),
             })
         };
@@ -384,6 +405,7 @@ impl Attached {
         deliveries
             .of(label::Path::Store)
             .inc_by(all.saturating_sub(from_memory));
+        self.mailbox.state.lock().acked = true;
         self.mailboxes
             .with_lane(&self.mailbox, |lane, effects| lane.acked(entries, effects));
     }
