@@ -106,6 +106,18 @@ impl Pipeline {
         !self.ranges.is_empty()
     }
 
+    /// Whether the frame is unanswered.
+    #[must_use]
+    pub fn is_open(&self, sequence: u64) -> bool {
+        let found = self
+            .open
+            .binary_search_by_key(&sequence, |open| open.sequence)
+            .ok();
+        found
+            .and_then(|index| self.open.get(index))
+            .is_some_and(|open| !open.answered)
+    }
+
     /// How many frames are unanswered.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -186,7 +198,9 @@ mod tests {
     fn a_frame_is_answered_once() {
         let mut pipeline = with(&[1]);
 
+        assert!(pipeline.is_open(1) && !pipeline.is_open(2));
         assert!(pipeline.done(1, Status::Delivered));
+        assert!(!pipeline.is_open(1));
         assert!(!pipeline.done(1, Status::Delivered));
         assert_eq!(pipeline.failed(1), None);
         assert_eq!(pipeline.take_acks().len(), 1);

@@ -19,7 +19,7 @@ use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
 use crate::router::Router;
-use crate::session::{Drain, Rules, Sessions};
+use crate::session::{Budgets, Drain, Rules, Sessions};
 
 /// The bound over all windows where the machine does not say how much memory it has.
 const MEMORY_UNKNOWN: usize = 512 << 20;
@@ -87,15 +87,18 @@ impl Engine {
             sessions: Sessions {
                 keys: keys.clone(),
                 accounts,
-                hub,
+                hub: hub.clone(),
                 mailboxes: mailboxes.clone(),
                 metrics: metrics.clone(),
                 rules: Arc::new(rules(&config)),
                 drain: drain.clone(),
+                tasks: background.clone(),
+                budgets: Budgets::default(),
             },
             jobs: Jobs {
                 store,
                 mailboxes,
+                hub,
                 keys,
                 ledger,
                 metrics,

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::chain::chain;
 use crate::clock;
+use crate::hub::Hub;
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
@@ -22,6 +23,13 @@ const EXPIRY_PERIOD: Duration = Duration::from_secs(600);
 /// Between two looks at what the mailboxes hold.
 const FIGURES_PERIOD: Duration = Duration::from_secs(1);
 
+/// Between two looks for devices that acknowledge nothing more: so long an author may take to repeat
+/// what it sent.
+const ACKED_KEYS_PERIOD: Duration = Duration::from_secs(600);
+
+/// Between two looks for fork alarms that are due.
+const FORKS_PERIOD: Duration = Duration::from_secs(10);
+
 /// Between two looks at the keys: whether another process changed them, whether one ends soon.
 const KEYS_PERIOD: Duration = Duration::from_secs(5);
 
@@ -29,6 +37,7 @@ const KEYS_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Jobs {
     pub(crate) store: Store,
     pub(crate) mailboxes: Mailboxes,
+    pub(crate) hub: Hub,
     pub(crate) keys: Keys,
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
@@ -40,6 +49,8 @@ impl Jobs {
     pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let (store, mailboxes) = (self.store.clone(), self.mailboxes.clone());
         tasks.spawn(expiry(store, mailboxes, self.ttl, stop.clone()));
+        tasks.spawn(forks(self.hub.clone(), stop.clone()));
+        tasks.spawn(acked_keys(self.mailboxes.clone(), stop.clone()));
         tasks.spawn(figures(
             self.mailboxes.clone(),
             self.metrics.clone(),
@@ -92,6 +103,30 @@ async fn expire(
     Ok(())
 }
 
+/// Tells of fork alarms that became due, until `stop`.
+async fn forks(hub: Hub, stop: CancellationToken) {
+    let mut period = interval(FORKS_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = period.tick() => hub.tell_due_forks(std::time::Instant::now()).await,
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Lets mailboxes forget acknowledged keys that nobody will repeat any more, until `stop`.
+async fn acked_keys(mailboxes: Mailboxes, stop: CancellationToken) {
+    let mut period = interval(ACKED_KEYS_PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = period.tick() => mailboxes.forget_old_keys(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 /// Brings what the mailboxes hold into the metrics, until `stop`.
 async fn figures(mailboxes: Mailboxes, metrics: Metrics, stop: CancellationToken) {
     let mut period = interval(FIGURES_PERIOD);
@@ -128,7 +163,11 @@ async fn keys(keys: Keys, ledger: Ledger, stop: CancellationToken) {
             info!("the server's keys have changed");
             let statement = Hash::of_body(&keys.statement().body);
             let change = Change::ServerKeysChanged { serial, statement };
-            if let Err(failure) = ledger.record(clock::now(), change).await {
+            let recorded = tokio::select! {
+                recorded = ledger.record(clock::now(), change) => recorded,
+                () = stop.cancelled() => return,
+            };
+            if let Err(failure) = recorded {
                 warn!(error = %chain(&failure), "the ledger did not take a key change");
             }
         }

@@ -1,12 +1,15 @@
 //! One connected device: from its first byte to its last.
 //!
 //! `handshake` finds out who it is, `inbound` and `outbound` are the two halves of the session, in one
-//! task, `link` is what others hold of it.
+//! task, `link` is what others hold of it, `requests`
+//! answers control requests, `budget` says how many a device may make.
 
+mod budget;
 mod handshake;
 mod inbound;
 mod link;
 mod outbound;
+mod requests;
 mod wire;
 
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use bytes::BytesMut;
 use commucat_crypto::tunnel::{Opener, Sealer};
 use commucat_proto::error::Title;
 use commucat_proto::frame::ack::{FirstAck, SessionLimits};
+use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::{FrameType, Header};
 use commucat_proto::version::SUPPORTED;
 use commucat_proto::{encoder, limits};
@@ -23,8 +27,11 @@ use commucat_routing::pipeline;
 use commucat_storage::Device;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+pub(crate) use self::budget::Budgets;
+use self::handshake::Refused;
 pub(crate) use self::handshake::may_enter;
 use self::inbound::{Ended, Inbound};
 pub(crate) use self::link::{Binding, Hint, Link};
@@ -37,7 +44,7 @@ use crate::clock;
 use crate::hub::Hub;
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, label};
 
 /// How long a session that ends may take to write its last ERROR.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -52,6 +59,9 @@ pub(crate) struct Sessions {
     pub(crate) metrics: Metrics,
     pub(crate) rules: Arc<Rules>,
     pub(crate) drain: Drain,
+    /// For what goes on when a session has ended.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) budgets: Budgets,
 }
 
 /// The settings that concern sessions.
@@ -114,12 +124,12 @@ impl Sessions {
             peer,
             span: _,
         } = carrier;
-        let Some((established, wire)) = self.open(reader, writer, peer).await else {
+        // In a box, so that what only the handshake needs is given back before the long rest.
+        let Some((established, wire)) = Box::pin(self.open(reader, writer, peer)).await else {
             return;
         };
-        self.metrics.sessions.inc();
+        let _counted = Counted::new(&self.metrics);
         self.converse(established, wire).await;
-        self.metrics.sessions.dec();
     }
 
     async fn open(
@@ -129,31 +139,34 @@ impl Sessions {
         peer: PeerTag,
     ) -> Option<(Established, Wire)> {
         let mut wire = Wire::new(reader, writer);
-        let shake = handshake::run(self, &mut wire, peer);
-        match timeout(self.rules.handshake_timeout, shake).await {
-            Ok(Ok(established)) => Some((established, wire)),
-            Ok(Err(refused)) => {
-                debug!(code = refused.code(), "handshake ended");
-                self.metrics.handshakes.of(refused.label()).inc();
-                let farewell = refused.say(&mut wire);
-                if timeout(FAREWELL, farewell).await.is_ok() {
-                    wire.writer.close().await;
-                }
-                None
+        let refused = tokio::select! {
+            biased;
+            () = self.drain.begun.cancelled() => {
+                Refused::broken_off(&wire, Title::Draining, "the server stops; connect again")
             }
-            Err(_) => {
-                self.metrics
-                    .handshakes
-                    .of(crate::metrics::label::Handshake::TimedOut)
-                    .inc();
-                let farewell =
-                    wire.say_clear(Title::HandshakeTimeout, "the handshake took too long");
-                if timeout(FAREWELL, farewell).await.is_ok() {
-                    wire.writer.close().await;
+            shaken = timeout(
+                self.rules.handshake_timeout,
+                handshake::run(self, &mut wire, peer),
+            ) => match shaken {
+                Ok(Ok(established)) => return Some((established, wire)),
+                Ok(Err(refused)) => {
+                    debug!(code = refused.code(), "handshake ended");
+                    self.metrics.handshakes.of(refused.label()).inc();
+                    refused
                 }
-                None
-            }
-        }
+                Err(_) => {
+                    self.metrics.handshakes.of(label::Handshake::TimedOut).inc();
+                    let detail = "the handshake took too long";
+                    Refused::broken_off(&wire, Title::HandshakeTimeout, detail)
+                }
+            },
+        };
+        within_farewell(async move {
+            refused.say(&mut wire).await;
+            wire.writer.close().await;
+        })
+        .await;
+        None
     }
 
     async fn converse(&self, established: Established, wire: Wire) {
@@ -165,18 +178,18 @@ impl Sessions {
             opened,
         } = established;
         let link = Link::new();
-        let waiting = match self.accounts.waiting(&device.queue).await {
-            Ok(waiting) => waiting,
+        let attached = Arc::new(self.mailboxes.attach(device.queue, link.clone()));
+        // Asked only now: a device that is revoked after the look hears it through its mailbox.
+        match self.accounts.waiting(&device.queue).await {
+            Ok(Some(waiting)) => link.answer(|out| {
+                encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out);
+            }),
+            Ok(None) => link.end(Title::Revoked),
             Err(error) => {
                 debug!(error = %chain(&error), "cannot read the queue's state");
                 link.end(Title::StorageFailure);
-                0
             }
-        };
-        link.answer(|out| {
-            encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out);
-        });
-        let attached = Arc::new(self.mailboxes.attach(device.queue, link.clone()));
+        }
         let Wire { reader, writer, .. } = wire;
         let mut outbound = Outbound::new(self, link.clone(), Arc::clone(&attached), sealer, writer);
         let inbound = Inbound::new(self, device, (link.clone(), attached), opener, reader);
@@ -192,6 +205,7 @@ impl Sessions {
                         link.end(title);
                         Some(timeout(FAREWELL, &mut writing).await.is_ok())
                     }
+                    Ended::Told => Some(timeout(FAREWELL, &mut writing).await.is_ok()),
                     Ended::Draining => tokio::select! {
                         () = self.drain.finished.cancelled() => {
                             link.end(Title::Draining);
@@ -201,10 +215,15 @@ impl Sessions {
                     },
                 },
                 said_farewell = &mut writing => Some(said_farewell),
+                // A request that still waits does not hold up the end: its answer got lost.
+                () = self.drain.finished.cancelled() => {
+                    link.end(Title::Draining);
+                    Some(timeout(FAREWELL, &mut writing).await.is_ok())
+                }
             }
         };
         if ended == Some(true) {
-            outbound.close().await;
+            within_farewell(outbound.close()).await;
         }
     }
 
@@ -217,6 +236,39 @@ impl Sessions {
             server_time: clock::now(),
             limits: self.rules.announced,
         }
+    }
+}
+
+/// Counts a session for as long as it lasts, however it ends.
+struct Counted(Metrics);
+
+impl Counted {
+    fn new(metrics: &Metrics) -> Self {
+        metrics.sessions.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sessions.dec();
+    }
+}
+
+/// Runs `work` to its end, also if the session ends meanwhile: a change in the store and what follows
+/// from it (mailboxes, ledger, other sessions) belong together.
+async fn to_its_end<T: Send + 'static>(
+    tasks: &TaskTracker,
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let lost = |_| Err(Problem::new(Title::StorageFailure, "try again"));
+    tasks.spawn(work).await.unwrap_or_else(lost)
+}
+
+/// Gives a client that may have stopped reading so long and no longer.
+async fn within_farewell(last: impl Future<Output = ()>) {
+    if timeout(FAREWELL, last).await.is_err() {
+        debug!("the client did not read to the end");
     }
 }
 

@@ -70,6 +70,12 @@ impl<K: Eq + Hash> Limiter<K> {
         }
     }
 
+    /// Whether every bucket is full: what was taken is forgotten.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at.values().all(|full_at| *full_at <= now)
+    }
+
     /// Takes one, whether there is one or not.
     pub fn charge(&mut self, key: K, now: Instant) {
         if self.full_at.len() >= self.sweep_at {
@@ -104,7 +110,9 @@ mod tests {
         let start = Instant::now();
         let mut limiter = Limiter::new(Rate::COMMIT);
 
+        assert!(limiter.is_full(start));
         assert_eq!(limiter.take(1, start), Ok(()));
+        assert!(!limiter.is_full(start));
         let early = start + Duration::from_millis(400);
         assert_eq!(limiter.take(1, early), Err(Duration::from_millis(600)));
         assert_eq!(limiter.take(2, early), Ok(()));

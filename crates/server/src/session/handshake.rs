@@ -15,7 +15,7 @@ use commucat_proto::wire::Cbor;
 use commucat_storage::Device;
 
 use super::wire::{Wire, WireError};
-use super::{Established, Sessions, outbound};
+use super::{Established, Sessions, outbound, to_its_end};
 use crate::accounts::Admitted;
 use crate::carrier::PeerTag;
 use crate::clock;
@@ -37,6 +37,15 @@ pub(super) enum Refused {
 impl Refused {
     fn clear(title: Title, detail: &'static str) -> Self {
         Self::Clear(Problem::new(title, detail))
+    }
+
+    /// The handshake is broken off from here: told if the client would understand it.
+    pub(super) fn broken_off(wire: &Wire, title: Title, detail: &'static str) -> Self {
+        if wire.is_clear() {
+            Self::clear(title, detail)
+        } else {
+            Self::Silent
+        }
     }
 
     fn rejected() -> Self {
@@ -171,13 +180,20 @@ async fn xk(
     let bad = |_| Refused::clear(Title::InvalidControlPayload, "AUTH is not what it must be");
     let auth = AuthUp::decode(&frame.payload).map_err(bad)?;
     // From here on the client expects sealed records only: silence is the one clear answer.
+    wire.expects_records();
     let (noise, identification) = responder
         .finish(&auth.handshake)
         .map_err(|_| Refused::Silent)?;
     let key = *noise.remote_key();
     let (sealer, opener) = noise.into_tunnel();
     let admitted = match read_identification(&identification) {
-        Ok(identification) => sessions.accounts.admit(&key, &identification, peer).await,
+        Ok(identification) => {
+            let accounts = sessions.accounts.clone();
+            to_its_end(&sessions.tasks, async move {
+                accounts.admit(&key, &identification, peer).await
+            })
+            .await
+        }
         Err(problem) => Err(problem),
     };
     let (device, outcome) = match admitted {
@@ -216,6 +232,7 @@ async fn ik(
     }
     let (noise, answer) = responder.accept()?;
     send_auth(wire, answer).await?;
+    wire.expects_records();
     // The first message may be a replay: the device is there when its first record has opened, and
     // only then is looked at again and takes effect.
     let established = await_presence(wire, noise).await?;

@@ -6,26 +6,25 @@ use std::time::Instant;
 use bytes::BytesMut;
 use commucat_crypto::tunnel::Opener;
 use commucat_proto::decoder::{Decoder, Incoming, SkipReason, Skipped};
-use commucat_proto::encoder;
-use commucat_proto::error::{GoesOn, Title};
-use commucat_proto::frame::ack::{AckDown, AckUp};
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::AckUp;
 use commucat_proto::frame::error::Problem;
-use commucat_proto::frame::join::Join;
-use commucat_proto::frame::leave::Leave;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::payload::FromClient;
 use commucat_proto::frame::presence::Presence;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
-use commucat_routing::hub::{Limiter, Rate};
 use commucat_storage::Device;
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::link::{Binding, Bound, Link};
+use super::budget::Budget;
+use super::link::Link;
 use super::{Drain, Rules, Sessions, lost_after};
 use crate::accounts::Accounts;
 use crate::carrier::CarrierReader;
-use crate::hub::{Hub, Member};
+use crate::hub::Hub;
 use crate::mailbox::Attached;
 use crate::metrics::{Metrics, label};
 
@@ -35,6 +34,8 @@ pub(super) enum Ended {
     Closed,
     /// The client is told, then the connection closes.
     Fatal(Title),
+    /// The session ends, for a reason that the client is being told.
+    Told,
     /// The server stops: nothing more is read.
     Draining,
 }
@@ -42,18 +43,19 @@ pub(super) enum Ended {
 /// The reading half.
 pub(super) struct Inbound {
     rules: Arc<Rules>,
-    accounts: Accounts,
-    hub: Hub,
-    metrics: Metrics,
-    device: Device,
-    link: Link,
+    pub(super) accounts: Accounts,
+    pub(super) hub: Hub,
+    pub(super) metrics: Metrics,
+    pub(super) device: Device,
+    pub(super) link: Link,
+    /// For what goes on when the session has ended.
+    pub(super) tasks: TaskTracker,
+    pub(super) budget: Arc<Mutex<Budget>>,
     attached: Arc<Attached>,
     opener: Opener,
     reader: CarrierReader,
     decoder: Decoder,
     drain: Drain,
-    requests: Limiter<()>,
-    submits: Limiter<commucat_proto::id::Handle>,
 }
 
 impl Inbound {
@@ -72,8 +74,8 @@ impl Inbound {
             accounts: sessions.accounts.clone(),
             hub: sessions.hub.clone(),
             metrics: sessions.metrics.clone(),
-            requests: Limiter::new(rate(rules.request_rate, rules.request_burst)),
-            submits: Limiter::new(rate(rules.submit_rate, rules.submit_burst)),
+            tasks: sessions.tasks.clone(),
+            budget: sessions.budgets.of(device.queue, &rules, Instant::now()),
             rules,
             device,
             link,
@@ -124,6 +126,13 @@ impl Inbound {
 
     async fn take_frames(&mut self) -> Result<(), Ended> {
         loop {
+            // Who does not read its answers is not read either; and a session that ends takes no more.
+            if !self.link.has_room().await {
+                return Err(Ended::Told);
+            }
+            if self.drain.has_begun() {
+                return Err(Ended::Draining);
+            }
             match self.decoder.next_frame() {
                 Ok(None) => return Ok(()),
                 Ok(Some(Incoming::Frame(frame))) => self.handle(frame).await?,
@@ -180,7 +189,9 @@ impl Inbound {
             FromClient::Msg(msg) => self.message(channel, sequence, msg).await,
             FromClient::Ack(ack) => self.acked(ack).await,
             FromClient::Typing(bytes) => {
-                if let Some(binding) = self.link.binding(channel) {
+                if let Some(binding) = self.link.binding(channel)
+                    && self.may_hint()
+                {
                     self.hub.typing(&binding, bytes).await;
                 }
                 Ok(())
@@ -204,7 +215,7 @@ impl Inbound {
         }
     }
 
-    async fn message(&mut self, channel: u32, sequence: u32, msg: Msg) -> Result<(), Ended> {
+    async fn message(&self, channel: u32, sequence: u32, msg: Msg) -> Result<(), Ended> {
         let begun = self
             .link
             .begin(sequence, channel, msg.payload().len(), self.rules.unacked);
@@ -215,15 +226,29 @@ impl Inbound {
             return Ok(());
         };
         // A MSG is never refused for its rate: the client is read more slowly instead.
-        if let Err(wait) = self.submits.check(&binding.handle, Instant::now()) {
+        let checked = self
+            .budget
+            .lock()
+            .submits
+            .check(&binding.handle, Instant::now());
+        if let Err(wait) = checked {
             sleep(wait).await;
         }
-        self.submits.charge(binding.handle, Instant::now());
+        self.budget
+            .lock()
+            .submits
+            .charge(binding.handle, Instant::now());
         let member = self.member();
         if let Err(problem) = self.hub.message(&member, &binding, sequence, &msg).await {
             self.link.refuse(sequence, problem);
         }
         Ok(())
+    }
+
+    /// Ephemeral frames and fork tags beyond the rate of messages are dropped: each may cost a look
+    /// into the store, and a wake of everyone in the group.
+    fn may_hint(&self) -> bool {
+        self.budget.lock().hints.take((), Instant::now()).is_ok()
     }
 
     fn refuse_message(&self, channel: u32, sequence: u32, problem: Problem) -> Result<(), Ended> {
@@ -247,126 +272,16 @@ impl Inbound {
         }
         for tag in ack.tags {
             let channel = self.link.channel_of(&tag.group);
-            if let Some(binding) = channel.and_then(|channel| self.link.binding(channel)) {
+            if let Some(binding) = channel.and_then(|channel| self.link.binding(channel))
+                && self.may_hint()
+            {
                 self.hub.tag(&binding, &tag).await;
             }
         }
         Ok(())
     }
-
-    async fn request(&mut self, channel: u32, sequence: u32, request: FromClient) {
-        let now = Instant::now();
-        if let Err(wait) = self.requests.take((), now) {
-            let problem = Problem::new(Title::RateLimited, "too many requests");
-            self.answer_problem(
-                problem.retry_after(wait.as_secs().saturating_add(1)),
-                sequence,
-            );
-            return;
-        }
-        let member = self.member();
-        let answer = match request {
-            FromClient::Join(join) => self.join(channel, &join).map(|()| AckDown::done(sequence)),
-            FromClient::Leave(leave) => self.leave(&leave).await.map(|()| AckDown::done(sequence)),
-            FromClient::GroupCreate(create) => {
-                let made = self.hub.create(&member, &create).await;
-                made.map(|()| AckDown::done(sequence))
-            }
-            FromClient::KeyUpdate(update) => {
-                let result = self.hub.key_update(&member, &update).await;
-                result.map(|result| AckDown::with_result(sequence, &result))
-            }
-            FromClient::Fetch(fetch) => {
-                let result = self.hub.fetch(&member, &fetch).await;
-                result.map(|result| AckDown::with_result(sequence, &result))
-            }
-            FromClient::KeyPackage(operation) => {
-                self.accounts
-                    .key_package(&self.device, operation, sequence)
-                    .await
-            }
-            FromClient::Directory(operation) => {
-                self.accounts
-                    .directory(&self.device, operation, sequence)
-                    .await
-            }
-            FromClient::Msg(_)
-            | FromClient::Ack(_)
-            | FromClient::Typing(_)
-            | FromClient::Presence(_)
-            | FromClient::Padding => return,
-        };
-        match answer {
-            Ok(ack) => {
-                self.metrics.frames_out.of(label::Frame::Ack).inc();
-                self.link
-                    .answer(|out| encoder::cbor(Header::bare(FrameType::Ack), &ack, out));
-            }
-            // What is too large inside of a request ends the connection like a request too large.
-            Err(problem) if problem.title.goes_on() == GoesOn::Never => {
-                self.link.end(problem.title);
-            }
-            Err(problem) => self.answer_problem(problem, sequence),
-        }
-    }
-
-    /// Binds a channel; the group's hub is not asked (CCP-1 section 5.3).
-    fn join(&self, channel: u32, join: &Join) -> Result<(), Problem> {
-        if !self
-            .hub
-            .is_own(&join.sealed_ref, &join.group, &join.hub, &self.device.queue)
-        {
-            return Err(Problem::new(
-                Title::NotFound,
-                "no such group, or no entry of yours in it",
-            ));
-        }
-        let binding = Binding {
-            group: join.group,
-            hub: join.hub.clone(),
-            handle: join.handle,
-            sealed_ref: join.sealed_ref,
-        };
-        match self.link.bind(channel, binding) {
-            Bound::Done => Ok(()),
-            Bound::Conflict => Err(Problem::new(
-                Title::Conflict,
-                "channel or group is bound otherwise",
-            )),
-        }
-    }
-
-    async fn leave(&self, leave: &Leave) -> Result<(), Problem> {
-        if leave.for_good {
-            self.accounts
-                .leave(&self.device.queue, &leave.group)
-                .await?;
-        }
-        self.link.unbind_group(&leave.group);
-        Ok(())
-    }
-
-    fn member(&self) -> Member {
-        Member {
-            link: self.link.clone(),
-            queue: self.device.queue,
-        }
-    }
-
-    fn answer_problem(&self, problem: Problem, sequence: u32) {
-        self.metrics.frames_out.of(label::Frame::Error).inc();
-        self.link
-            .answer(|out| super::outbound::problem(&problem.of_frame(sequence), out));
-    }
 }
 
 fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
-fn rate(per_second: u32, burst: u32) -> Rate {
-    Rate {
-        interval: std::time::Duration::from_secs(1) / per_second.max(1),
-        burst,
-    }
 }

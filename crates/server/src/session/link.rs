@@ -19,6 +19,9 @@ use super::outbound;
 /// Ephemeral frames that wait for a slow device; more are dropped.
 const HINTS_MAX: usize = 64;
 
+/// Answers that wait for a client; with more the session reads on only when some were taken.
+const ANSWERS_BYTES: usize = 64 * 1024;
+
 /// Others reach a session only through this. Nothing here waits.
 #[derive(Clone)]
 pub(crate) struct Link(Arc<Shared>);
@@ -27,6 +30,8 @@ struct Shared {
     wake: Notify,
     /// Whether a wake is under way already.
     woken: AtomicBool,
+    /// Answers were taken.
+    taken: Notify,
     state: Mutex<State>,
     /// What was sent and not acknowledged; the two halves of the session share it.
     sent: Mutex<Unacked>,
@@ -36,7 +41,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pipeline: Pipeline,
-    /// Encoded answers to requests: as many as the session reads requests between two writes.
+    /// Encoded answers to requests: [`ANSWERS_BYTES`] and one more.
     control: BytesMut,
     hints: VecDeque<Hint>,
     channels: Channels,
@@ -86,6 +91,7 @@ impl Link {
         Self(Arc::new(Shared {
             wake: Notify::new(),
             woken: AtomicBool::new(false),
+            taken: Notify::new(),
             state: Mutex::default(),
             sent: Mutex::default(),
             idle: AtomicBool::new(false),
@@ -172,6 +178,29 @@ impl Link {
             .begin(sequence.into(), channel.into(), bytes, limits)
     }
 
+    /// Whether a MSG has no answer yet: it may have got one with a frame before it that failed.
+    pub(crate) fn awaits(&self, sequence: u32) -> bool {
+        self.0.state.lock().pipeline.is_open(sequence.into())
+    }
+
+    /// Waits until the client has taken so much of its answers that it may get more; `false` if the
+    /// session ends. Cancel-safe.
+    pub(crate) async fn has_room(&self) -> bool {
+        loop {
+            {
+                let state = self.0.state.lock();
+                if state.ending.is_some() {
+                    return false;
+                }
+                if state.control.len() <= ANSWERS_BYTES {
+                    return true;
+                }
+            }
+            // The one who waits is the only one, so a wake since the look is kept for it.
+            self.0.taken.notified().await;
+        }
+    }
+
     /// Queues the encoded answer to a request.
     pub(crate) fn answer(&self, encode: impl FnOnce(&mut BytesMut)) {
         encode(&mut self.0.state.lock().control);
@@ -210,6 +239,7 @@ impl Link {
     /// Ends the session with this ERROR after what waits was written. The first reason counts.
     pub(crate) fn end(&self, title: Title) {
         self.0.state.lock().ending.get_or_insert(title);
+        self.0.taken.notify_one();
         self.wake();
     }
 
@@ -245,8 +275,10 @@ impl Link {
             .drain(..)
             .filter_map(|hint| Some((*state.channels.by_group.get(&hint.group)?, hint.payload)))
             .collect();
+        self.0.taken.notify_one();
         Waiting {
-            control: state.control.split(),
+            // Taken whole: a rest would keep the memory of the largest answer.
+            control: std::mem::take(&mut state.control),
             acks: if state.pipeline.has_acks() {
                 state.pipeline.take_acks()
             } else {

@@ -29,6 +29,12 @@ use crate::metrics::{Metrics, label};
 /// Payload of the queue that goes into one write: a full record, so that answers never wait for more.
 const CHUNK_BYTES: usize = RECORD_PLAINTEXT_MAX;
 
+/// The most that has to leave within `limits.write_timeout`: a record and a little more.
+const WRITE_BYTES: usize = 128 * 1024;
+
+/// A buffer above this is given back when little of it is used: most sessions are idle.
+const IDLE_BYTES: usize = 8 * 1024;
+
 /// After the store could not be read, the queue is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -41,7 +47,6 @@ pub(super) struct Outbound {
     sealer: Sealer,
     writer: CarrierWriter,
     plain: BytesMut,
-    sealed: BytesMut,
     sends: Vec<Delivery>,
     written: Instant,
     retry: Option<Instant>,
@@ -71,7 +76,6 @@ impl Outbound {
             sealer,
             writer,
             plain: BytesMut::new(),
-            sealed: BytesMut::new(),
             sends: Vec::new(),
             written: Instant::now(),
             retry: None,
@@ -118,6 +122,7 @@ impl Outbound {
 
     /// Ends the stream in order.
     pub(super) async fn close(self) {
+        drop(self.attached);
         self.writer.close().await;
     }
 
@@ -144,7 +149,11 @@ impl Outbound {
     }
 
     fn put_waiting(&mut self, waiting: Waiting) {
-        self.plain.extend_from_slice(&waiting.control);
+        if self.plain.is_empty() {
+            self.plain = waiting.control;
+        } else {
+            self.plain.extend_from_slice(&waiting.control);
+        }
         if !waiting.acks.is_empty() {
             self.metrics.frames_out.of(label::Frame::Ack).inc();
             let custody = waiting.acks.iter().filter_map(run).collect();
@@ -250,20 +259,28 @@ impl Outbound {
         if self.rules.padding {
             pad(&mut self.plain);
         }
-        self.sealer.seal_all(&self.plain, &mut self.sealed).ok()?;
+        // A buffer for each write: what is kept between two would be kept by every idle session.
+        let mut sealed = BytesMut::new();
+        self.sealer.seal_all(&self.plain, &mut sealed).ok()?;
+        let used = self.plain.len();
         self.plain.clear();
-        let length = u64::try_from(self.sealed.len()).unwrap_or(u64::MAX);
-        self.metrics.bytes.of(label::Direction::Out).inc_by(length);
-        let bytes: Bytes = self.sealed.split().freeze();
-        let write = async {
-            self.writer.write(bytes).await?;
-            self.writer.flush().await
-        };
-        timeout(self.rules.write_timeout, write).await.ok()?.ok()?;
-        self.written = Instant::now();
-        if self.plain.capacity() > 2 * CHUNK_BYTES {
+        let capacity = self.plain.capacity();
+        if capacity > IDLE_BYTES && (used < capacity / 4 || capacity > 4 * CHUNK_BYTES) {
             self.plain = BytesMut::new();
         }
+        let length = u64::try_from(sealed.len()).unwrap_or(u64::MAX);
+        self.metrics.bytes.of(label::Direction::Out).inc_by(length);
+        let mut bytes: Bytes = sealed.freeze();
+        // The time is for each part: who is slow takes long over a large answer, who is gone takes
+        // none of it.
+        while !bytes.is_empty() {
+            let part = bytes.split_to(bytes.len().min(WRITE_BYTES));
+            let write = self.writer.write(part);
+            timeout(self.rules.write_timeout, write).await.ok()?.ok()?;
+        }
+        let flush = self.writer.flush();
+        timeout(self.rules.write_timeout, flush).await.ok()?.ok()?;
+        self.written = Instant::now();
         Some(())
     }
 }

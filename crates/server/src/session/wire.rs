@@ -3,7 +3,6 @@
 use bytes::{Bytes, BytesMut};
 use commucat_proto::decoder::{DecodeError, Decoder, Incoming};
 use commucat_proto::encoder;
-use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
 
@@ -28,6 +27,8 @@ pub(super) struct Wire {
     pub(super) reader: CarrierReader,
     pub(super) writer: CarrierWriter,
     decoder: Decoder,
+    /// Whether the client takes every further byte for a part of a sealed record.
+    sealed: bool,
 }
 
 impl Wire {
@@ -36,7 +37,18 @@ impl Wire {
             reader,
             writer,
             decoder: Decoder::clear(Direction::Up),
+            sealed: false,
         }
+    }
+
+    /// From here on the client expects sealed records only.
+    pub(super) const fn expects_records(&mut self) {
+        self.sealed = true;
+    }
+
+    /// Whether an ERROR in clear would be understood.
+    pub(super) const fn is_clear(&self) -> bool {
+        !self.sealed
     }
 
     /// The next frame in clear.
@@ -77,12 +89,6 @@ impl Wire {
     }
 
     /// Writes an ERROR in clear. That it cannot be written any more changes nothing.
-    pub(super) async fn say_clear(&mut self, title: Title, detail: &'static str) {
-        let problem = Problem::new(title, detail);
-        self.say_problem(&problem).await;
-    }
-
-    /// Writes a problem in clear.
     pub(super) async fn say_problem(&mut self, problem: &Problem) {
         let header = Header::bare(FrameType::Error);
         if self.send(header, &problem.to_json()).await.is_err() {
