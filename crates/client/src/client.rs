@@ -158,12 +158,14 @@ impl Client {
             Ok(Ok(state)) if matches!(&*state, Connection::Revoked) => {
                 Err(ClientError::Handshake("this device was revoked".to_owned()))
             }
-            Ok(Ok(state)) if matches!(&*state, Connection::Stopped { .. }) => {
-                Err(ClientError::Stopped)
-            }
-            Ok(Ok(_)) => Err(ClientError::Handshake(
-                "another connection of this device took over".to_owned(),
-            )),
+            Ok(Ok(state)) => Err(match &*state {
+                Connection::Stopped { reason } => ClientError::Failed {
+                    reason: reason.clone(),
+                },
+                _other => ClientError::Handshake(
+                    "another connection of this device took over".to_owned(),
+                ),
+            }),
         }
     }
 
@@ -175,9 +177,24 @@ impl Client {
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ClientError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.inner.commands.send(command(reply)).await;
-        sent.map_err(|_| ClientError::Stopped)?;
-        answer.await.map_err(|_| ClientError::Stopped)?
+        if self.inner.commands.send(command(reply)).await.is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return answer;
+        }
+        Err(self.why_stopped().await)
+    }
+
+    /// Why the engine answers no more. It says so before it is gone.
+    async fn why_stopped(&self) -> ClientError {
+        let mut state = self.inner.connection.clone();
+        let stopped = |state: &Connection| matches!(state, Connection::Stopped { .. });
+        match state.wait_for(stopped).await.as_deref() {
+            Ok(Connection::Stopped { reason }) => ClientError::Failed {
+                reason: reason.clone(),
+            },
+            _ => ClientError::Stopped,
+        }
     }
 
     /// Own account and device.

@@ -76,6 +76,12 @@ pub enum ClientError {
     /// The client has been shut down.
     #[error("client has stopped")]
     Stopped,
+    /// The client has stopped by itself: its profile could not be read or written.
+    #[error("{reason}")]
+    Failed {
+        /// What failed, with its causes.
+        reason: String,
+    },
 }
 
 impl ClientError {
@@ -105,6 +111,7 @@ impl ClientError {
             Self::Server { .. } => "see section 7 of docs/PROTOCOL.md for what it means",
             Self::NotFirstDevice => "do this on the first device, or with the recovery phrase",
             Self::NotNow(_) | Self::Stopped => "",
+            Self::Failed { .. } => STORAGE_HINT,
             Self::Chat(_) => "if it persists, remove the contact and add it again",
             Self::TooLarge { .. } => "send it in parts",
         }
@@ -133,6 +140,8 @@ impl ClientError {
     }
 }
 
+const STORAGE_HINT: &str = "check free space and permissions of the profile directory";
+
 const fn vault_hint(error: &VaultError) -> &'static str {
     match error {
         VaultError::Missing(_) => {
@@ -146,9 +155,7 @@ const fn vault_hint(error: &VaultError) -> &'static str {
         VaultError::PassphraseNeeded => "pass it with `--passphrase-file FILE` (its first line)",
         VaultError::KeyFile(_) => "without that file the profile cannot be opened; restore it",
         VaultError::Newer { .. } => "update this program",
-        VaultError::Damaged { .. } | VaultError::Sqlite(_) | VaultError::Io(_) => {
-            "check free space and permissions of the profile directory"
-        }
+        VaultError::Damaged { .. } | VaultError::Sqlite(_) | VaultError::Io(_) => STORAGE_HINT,
         VaultError::Random => "the system gives no random bytes: check /dev/urandom",
     }
 }
