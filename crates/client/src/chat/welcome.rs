@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use commucat_proto::frame::group_invite::GroupInvite;
-use commucat_proto::id::GroupId;
+use commucat_proto::id::{AccountKey, GroupId};
 use openmls::group::{JoinBuilder, MlsGroup, ProcessedWelcome};
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::{MlsMessageBodyIn, RatchetTreeIn, Welcome};
@@ -17,7 +17,10 @@ use super::{Chat, ChatError, device, keys};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Joined {
     /// This device is a member. Look at [`Chat::group`] for with whom.
-    Member,
+    Member {
+        /// The account whose device made the Welcome.
+        by: AccountKey,
+    },
     /// The group is too large for its tree to be in the Welcome: FETCH the GroupInfo of the
     /// invitation's position, and give it to [`Chat::join`] with the same invitation.
     NeedsGroupInfo,
@@ -50,7 +53,7 @@ impl Chat {
         let result = self.attempt(&group, |chat| chat.join_group(invite, infos, old));
         match result {
             Err(ChatError::NoGroupInfo) => Ok(Joined::NeedsGroupInfo),
-            other => other.map(|()| Joined::Member),
+            other => other.map(|by| Joined::Member { by }),
         }
     }
 
@@ -59,7 +62,7 @@ impl Chat {
         invite: &GroupInvite,
         infos: &[(u64, Bytes)],
         old: Option<Record>,
-    ) -> Result<(), ChatError> {
+    ) -> Result<AccountKey, ChatError> {
         let published = self.invited(invite)?;
         let welcome = welcome(&invite.welcome)?;
         let processed =
@@ -83,16 +86,23 @@ impl Chat {
         if let Some(tree) = tree {
             builder = builder.with_ratchet_tree(tree);
         }
-        let mls = builder
-            .build()
-            .and_then(|staged| staged.into_group(&self.provider))
+        let staged = builder.build().map_err(ChatError::mls("welcome"))?;
+        let by = staged
+            .welcome_sender()
+            .ok()
+            .and_then(device::checked)
+            .map(|(_, sender)| sender.account)
+            .ok_or(ChatError::Welcome("its sender's leaf is not certified"))?;
+        let mls = staged
+            .into_group(&self.provider)
             .map_err(ChatError::mls("welcome"))?;
         trusted(&mls)?;
         let own = mls.own_leaf_node().and_then(profile::handle);
         if own != Some(invite.handle) {
             return Err(ChatError::Welcome("its handle is not the invited one"));
         }
-        self.joined(invite, published, old, mls)
+        self.joined(invite, published, old, mls)?;
+        Ok(by)
     }
 
     fn joined(

@@ -153,6 +153,9 @@ impl Core {
         content: Content,
     ) -> Result<(), ClientError> {
         let own = arrival.author == self.own_id();
+        if own {
+            self.decided_elsewhere(group)?;
+        }
         match content.body {
             Body::Text(text) => {
                 let stored = Stored {

@@ -26,9 +26,9 @@ impl Core {
     ) -> Result<(), ClientError> {
         let group = invite.group;
         match self.chat.join(invite, infos) {
-            Ok(Joined::Member) => {
+            Ok(Joined::Member { by }) => {
                 self.vault.delete(tables::INVITED, b"", group.as_bytes())?;
-                self.joined(invite)
+                self.joined(invite, &AccountId::of_key(&by))
             }
             Ok(Joined::NeedsGroupInfo) if infos.is_empty() => {
                 let want = Want {
@@ -61,16 +61,11 @@ impl Core {
         }
     }
 
-    fn joined(&mut self, invite: &GroupInvite) -> Result<(), ClientError> {
+    fn joined(&mut self, invite: &GroupInvite, by: &AccountId) -> Result<(), ClientError> {
         let group = invite.group;
         let view = self.chat.group(&group).map_err(chat_error)?;
         let company = Company::of(&view, &self.own_id());
-        let starter = company
-            .owner
-            .clone()
-            .or_else(|| company.others.first().cloned());
-        let blocked = |id: &AccountId| self.contacts.get(id).is_some_and(|one| one.blocked);
-        if !company.second && starter.as_ref().is_some_and(blocked) {
+        if self.contacts.get(by).is_some_and(|one| one.blocked) {
             self.chat.forget(&group).map_err(chat_error)?;
             self.send_leave(&group);
             return Ok(());
@@ -78,8 +73,8 @@ impl Core {
         for member in &view.members {
             self.meet(&member.account)?;
         }
-        // Where another own device is, the account has decided already.
-        let request = starter.filter(|id| !company.second && !self.is_known(id));
+        // Where another own device made the Welcome, the account has decided already.
+        let request = (!self.is_known(by)).then(|| by.clone());
         let earlier = self.conversations.remove(&group);
         let peer = (company.kind == Kind::Direct)
             .then(|| company.others.first().cloned())
@@ -140,8 +135,6 @@ impl Core {
 struct Company {
     /// Accounts other than the own one.
     others: Vec<AccountId>,
-    /// Another own device is in it.
-    second: bool,
     owner: Option<AccountId>,
     kind: Kind,
 }
@@ -152,7 +145,7 @@ impl Company {
             .members
             .iter()
             .map(|member| AccountId::of_key(&member.account));
-        let (own_devices, mut others): (Vec<_>, Vec<_>) = accounts.partition(|id| id == own);
+        let mut others: Vec<_> = accounts.filter(|id| id != own).collect();
         others.sort_unstable();
         others.dedup();
         let kind = match others.len() {
@@ -163,7 +156,6 @@ impl Company {
         let owner = view.roles.owners.iter().next().map(AccountId::of_key);
         Self {
             others,
-            second: own_devices.len() > 1,
             owner,
             kind,
         }

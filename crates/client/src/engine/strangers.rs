@@ -100,6 +100,15 @@ impl Core {
         Ok(())
     }
 
+    /// Another own device wrote something in `group`, be it a receipt: the account has decided.
+    pub(super) fn decided_elsewhere(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let undecided = self
+            .conversations
+            .get(group)
+            .and_then(|one| one.request.clone());
+        undecided.map_or(Ok(()), |from| self.admit(&from))
+    }
+
     fn waiting_in(&self, group: &GroupId) -> Result<Vec<Message>, ClientError> {
         let own = self.own_id();
         Ok(self

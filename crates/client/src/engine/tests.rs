@@ -45,6 +45,35 @@ fn a_text_to_a_new_contact_arrives_as_a_request_and_then_as_a_message() {
 }
 
 #[test]
+fn a_stranger_is_a_request_on_each_device_until_one_of_them_accepts() {
+    let mut world = two();
+    world.link("bob", "laptop");
+    world.settle();
+
+    world.send("alice", "bob", "hi");
+    world.settle();
+    let undecided = [world.texts("bob"), world.texts("laptop")];
+    let requests = ["bob", "laptop"].map(|who| world.ask(who, Command::Requests).len());
+    let request = world.ask("bob", Command::Requests).pop().unwrap();
+    let request = request.from.as_str().to_owned();
+    let decision = Decision::Accept {
+        petname: "alice".to_owned(),
+    };
+    world.ask("bob", |reply| Command::Decide {
+        request,
+        decision,
+        reply,
+    });
+    world.settle();
+
+    assert_eq!(undecided, [Vec::<String>::new(), Vec::new()]);
+    assert_eq!(requests, [1, 1]);
+    assert_eq!(world.texts("bob"), ["hi"]);
+    assert_eq!(world.texts("laptop"), ["hi"]);
+    assert!(world.ask("laptop", Command::Requests).is_empty());
+}
+
+#[test]
 fn both_sides_write_in_one_conversation() {
     let mut world = two();
     world.talk("alice", "bob");
