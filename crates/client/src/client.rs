@@ -162,9 +162,9 @@ impl Client {
                 Connection::Stopped { reason } => ClientError::Failed {
                     reason: reason.clone(),
                 },
-                _other => ClientError::Handshake(
-                    "another connection of this device took over".to_owned(),
-                ),
+                _other => {
+                    ClientError::Handshake("another connection of this device took over".to_owned())
+                }
             }),
         }
     }
