@@ -155,17 +155,7 @@ impl Client {
             Err(_) => Err(ClientError::Timeout),
             Ok(Err(_)) => Err(ClientError::Stopped),
             Ok(Ok(state)) if good(&state) => Ok(()),
-            Ok(Ok(state)) if matches!(&*state, Connection::Revoked) => {
-                Err(ClientError::Handshake("this device was revoked".to_owned()))
-            }
-            Ok(Ok(state)) => Err(match &*state {
-                Connection::Stopped { reason } => ClientError::Failed {
-                    reason: reason.clone(),
-                },
-                _other => {
-                    ClientError::Handshake("another connection of this device took over".to_owned())
-                }
-            }),
+            Ok(Ok(state)) => Err(ended(&state)),
         }
     }
 
@@ -529,5 +519,22 @@ impl Client {
     pub async fn abort(&self) {
         self.inner.kill.cancel();
         self.inner.tracker.wait().await;
+    }
+}
+
+/// Why a client that is over is over.
+fn ended(state: &Connection) -> ClientError {
+    match state {
+        Connection::Stopped { reason } => ClientError::Failed {
+            reason: reason.clone(),
+        },
+        Connection::Revoked => ClientError::Handshake("this device was revoked".to_owned()),
+        Connection::Connecting
+        | Connection::Online
+        | Connection::CaughtUp
+        | Connection::Offline { .. }
+        | Connection::Replaced => {
+            ClientError::Handshake("another connection of this device took over".to_owned())
+        }
     }
 }
