@@ -187,6 +187,18 @@ impl Pass {
         }
     }
 
+    /// Takes one more handshake from what the address has: a further stream of a connection begins
+    /// with a Noise handshake, and the connection has paid for one only.
+    #[must_use]
+    pub fn pay_handshake(&self, now: Instant) -> bool {
+        if self.origin == Origin::TrustedProxy {
+            return true;
+        }
+        let mut state = self.gate.0.state.lock();
+        let address = state.addresses.get_mut(&self.tag);
+        address.is_none_or(|address| address.handshakes.take(1, now))
+    }
+
     /// What stands for the address.
     #[must_use]
     pub const fn peer(&self) -> PeerTag {
@@ -268,6 +280,18 @@ mod tests {
 
         assert_eq!(at_once, Err(Refusal::HandshakesPerAddress));
         assert_eq!(later, Ok(()));
+    }
+
+    #[test]
+    fn streams_of_one_connection_pay_like_connections() {
+        let gate = gate("limits.handshakes_burst", "2");
+        let now = Instant::now();
+
+        let pass = gate.enter(address("192.0.2.1"), now).unwrap();
+
+        assert!(pass.pay_handshake(now));
+        assert!(!pass.pay_handshake(now));
+        assert!(pass.pay_handshake(now + Duration::from_secs(1)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -130,6 +130,8 @@ pub(super) struct Client {
     is_local: bool,
     streams: AtomicU32,
     streams_max: u32,
+    /// Whether the handshake that the connection paid for was made.
+    shaken: AtomicBool,
 }
 
 impl Client {
@@ -144,6 +146,7 @@ impl Client {
             is_local,
             streams: AtomicU32::new(0),
             streams_max,
+            shaken: AtomicBool::new(false),
         }
     }
 
@@ -159,8 +162,13 @@ impl Client {
         self.streams_max
     }
 
-    /// Counts one more `/connect` stream until the result is dropped; `None` at the bound.
+    /// Counts one more `/connect` stream until the result is dropped; `None` at the bound, or if the
+    /// address has made too many handshakes.
     pub(super) fn open_stream(self: &Arc<Self>) -> Option<OpenStream> {
+        let is_first = !self.shaken.swap(true, Ordering::Relaxed);
+        if !is_first && !self.pass.pay_handshake(Instant::now()) {
+            return None;
+        }
         let more = |open: u32| (open < self.streams_max).then_some(open + 1);
         let opened = self
             .streams
