@@ -223,3 +223,6 @@ fn rules(config: &Config) -> Rules {
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

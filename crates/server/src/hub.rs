@@ -210,8 +210,7 @@ impl Hub {
                 Fanout::Reload => {}
             }
         }
-        let view = self
-            .load(&binding.group)
+        let view = Box::pin(self.load(&binding.group))
             .await
             .map_err(storage)?
             .ok_or_else(not_found)?;

@@ -5,6 +5,8 @@
 
 mod deletes;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::HashMap;

@@ -125,11 +125,11 @@ impl Sessions {
             span: _,
         } = carrier;
         // In a box, so that what only the handshake needs is given back before the long rest.
-        let Some((established, wire)) = Box::pin(self.open(reader, writer, peer)).await else {
+        let Some(opened) = Box::pin(self.open(reader, writer, peer)).await else {
             return;
         };
         let _counted = Counted::new(&self.metrics);
-        self.converse(established, wire).await;
+        self.converse(opened).await;
     }
 
     async fn open(
@@ -137,7 +137,7 @@ impl Sessions {
         reader: CarrierReader,
         writer: CarrierWriter,
         peer: PeerTag,
-    ) -> Option<(Established, Wire)> {
+    ) -> Option<Box<(Established, Wire)>> {
         let mut wire = Wire::new(reader, writer);
         let refused = tokio::select! {
             biased;
@@ -148,7 +148,7 @@ impl Sessions {
                 self.rules.handshake_timeout,
                 handshake::run(self, &mut wire, peer),
             ) => match shaken {
-                Ok(Ok(established)) => return Some((established, wire)),
+                Ok(Ok(established)) => return Some(Box::new((established, wire))),
                 Ok(Err(refused)) => {
                     debug!(code = refused.code(), "handshake ended");
                     self.metrics.handshakes.of(refused.label()).inc();
@@ -169,18 +169,12 @@ impl Sessions {
         None
     }
 
-    async fn converse(&self, established: Established, wire: Wire) {
-        let Established {
-            device,
-            sealer,
-            opener,
-            rest,
-            opened,
-        } = established;
+    async fn converse(&self, established: Box<(Established, Wire)>) {
         let link = Link::new();
-        let attached = Arc::new(self.mailboxes.attach(device.queue, link.clone()));
+        let queue = established.0.device.queue;
+        let attached = Arc::new(self.mailboxes.attach(queue, link.clone()));
         // Asked only now: a device that is revoked after the look hears it through its mailbox.
-        match self.accounts.waiting(&device.queue).await {
+        match Box::pin(self.accounts.waiting(&queue)).await {
             Ok(Some(waiting)) => link.answer(|out| {
                 encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out);
             }),
@@ -190,12 +184,23 @@ impl Sessions {
                 link.end(Title::StorageFailure);
             }
         }
-        let Wire { reader, writer, .. } = wire;
+        let (established, Wire { reader, writer, .. }) = *established;
+        let Established {
+            device,
+            sealer,
+            opener,
+            rest,
+            opened,
+        } = established;
         let mut outbound = Outbound::new(self, link.clone(), Arc::clone(&attached), sealer, writer);
-        let inbound = Inbound::new(self, device, (link.clone(), attached), opener, reader);
+        let mut inbound = Inbound::new(self, device, (link.clone(), attached), opener, reader);
+        if !inbound.take_up(&opened, &rest) {
+            return;
+        }
+        drop((opened, rest));
 
         let ended = {
-            let reading = inbound.run(rest, opened);
+            let reading = inbound.run();
             let writing = outbound.run();
             tokio::pin!(reading, writing);
             tokio::select! {
@@ -222,6 +227,7 @@ impl Sessions {
                 }
             }
         };
+        drop(inbound);
         if ended == Some(true) {
             within_farewell(outbound.close()).await;
         }

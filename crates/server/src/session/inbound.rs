@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
 use commucat_crypto::tunnel::Opener;
 use commucat_proto::decoder::{Decoder, Incoming, SkipReason, Skipped};
 use commucat_proto::error::Title;
@@ -87,12 +86,14 @@ impl Inbound {
         }
     }
 
-    /// Reads until the session ends. `rest` is what was read and not opened, `opened` what was.
-    pub(super) async fn run(mut self, rest: BytesMut, opened: BytesMut) -> Ended {
-        self.decoder.push(&opened);
-        if self.opener.open(&rest, self.decoder.buffer_mut()).is_err() {
-            return Ended::Closed;
-        }
+    /// Takes up what came behind the handshake: `opened` already, then `rest`; whether it opens.
+    pub(super) fn take_up(&mut self, opened: &[u8], rest: &[u8]) -> bool {
+        self.decoder.push(opened);
+        self.opener.open(rest, self.decoder.buffer_mut()).is_ok()
+    }
+
+    /// Reads until the session ends.
+    pub(super) async fn run(&mut self) -> Ended {
         loop {
             if let Err(ended) = self.take_frames().await {
                 return ended;
@@ -192,7 +193,7 @@ impl Inbound {
                 if let Some(binding) = self.link.binding(channel)
                     && self.may_hint()
                 {
-                    self.hub.typing(&binding, bytes).await;
+                    Box::pin(self.hub.typing(&binding, bytes)).await;
                 }
                 Ok(())
             }
@@ -209,7 +210,8 @@ impl Inbound {
             | FromClient::KeyPackage(_)
             | FromClient::Directory(_)
             | FromClient::Fetch(_) => {
-                self.request(channel, sequence, payload).await;
+                // In boxes what is rare: an idle session is as large as its largest future.
+                Box::pin(self.request(channel, sequence, payload)).await;
                 Ok(())
             }
         }
@@ -275,7 +277,7 @@ impl Inbound {
             if let Some(binding) = channel.and_then(|channel| self.link.binding(channel))
                 && self.may_hint()
             {
-                self.hub.tag(&binding, &tag).await;
+                Box::pin(self.hub.tag(&binding, &tag)).await;
             }
         }
         Ok(())

@@ -186,8 +186,8 @@ impl Outbound {
         if let Pumped::ReadPage { after } = pumped {
             let page = self
                 .attached
-                .read_page(after, chunk, clock::now(), &mut self.sends)
-                .await;
+                .read_page(after, chunk, clock::now(), &mut self.sends);
+            let page = Box::pin(page).await;
             let Some(next) = page else {
                 self.retry = Some(Instant::now() + RETRY);
                 return Queue::Waits;
