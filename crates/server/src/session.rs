@@ -21,6 +21,7 @@ use commucat_proto::error::Title;
 use commucat_proto::frame::ack::{FirstAck, SessionLimits};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::{FrameType, Header};
+use commucat_proto::id::QueueId;
 use commucat_proto::version::SUPPORTED;
 use commucat_proto::{encoder, limits};
 use commucat_routing::pipeline;
@@ -173,17 +174,7 @@ impl Sessions {
         let link = Link::new();
         let queue = established.0.device.queue;
         let attached = Arc::new(self.mailboxes.attach(queue, link.clone()));
-        // Asked only now: a device that is revoked after the look hears it through its mailbox.
-        match Box::pin(self.accounts.waiting(&queue)).await {
-            Ok(Some(waiting)) => link.answer(|out| {
-                encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out);
-            }),
-            Ok(None) => link.end(Title::Revoked),
-            Err(error) => {
-                debug!(error = %chain(&error), "cannot read the queue's state");
-                link.end(Title::StorageFailure);
-            }
-        }
+        Box::pin(self.greet(&queue, &link)).await;
         let (established, Wire { reader, writer, .. }) = *established;
         let Established {
             device,
@@ -230,6 +221,21 @@ impl Sessions {
         drop(inbound);
         if ended == Some(true) {
             within_farewell(outbound.close()).await;
+        }
+    }
+
+    /// Queues the first ACK, or ends the session.
+    async fn greet(&self, queue: &QueueId, link: &Link) {
+        // Asked when it is attached: a device that is revoked later hears it through its mailbox.
+        match self.accounts.waiting(queue).await {
+            Ok(Some(waiting)) => link.answer(|out| {
+                encoder::cbor(Header::bare(FrameType::Ack), &self.first_ack(waiting), out);
+            }),
+            Ok(None) => link.end(Title::Revoked),
+            Err(error) => {
+                debug!(error = %chain(&error), "cannot read the queue's state");
+                link.end(Title::StorageFailure);
+            }
         }
     }
 

@@ -52,7 +52,7 @@ async fn a_session_takes_little_room() {
 async fn the_end_waits_for_no_handshake() {
     let (engine, _place) = engine().await;
     let (near, mut far) = Carrier::pair();
-    let session = tokio::spawn(Arc::clone(&engine).serve(near));
+    let session = TaskTracker::new().spawn(Arc::clone(&engine).serve(near));
 
     timeout(PATIENCE, Arc::clone(&engine).drain())
         .await
@@ -75,7 +75,7 @@ async fn a_session_whose_carrier_is_dropped_is_counted_no_more() {
     let (near, far) = Carrier::pair();
     let metrics = engine.sessions.metrics.clone();
 
-    let session = tokio::spawn(engine.serve(near));
+    let session = TaskTracker::new().spawn(engine.serve(near));
     drop(far);
     timeout(PATIENCE, session).await.unwrap().unwrap();
 

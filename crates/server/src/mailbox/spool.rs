@@ -23,9 +23,10 @@ use crate::chain::chain;
 use crate::clock;
 use crate::events;
 
-/// How long after it was handed over a batch is tried: within a ticket's deadline, so that every
-/// ticket ends in time although none has a clock of its own.
-const GIVE_UP: Duration = Duration::from_secs(25);
+/// How long after it was handed over a batch is tried. An entry may wait for the batch before its own
+/// for as long again; both are within a ticket's deadline of 30 s, so that every ticket ends in time
+/// although none has a clock of its own.
+const GIVE_UP: Duration = Duration::from_secs(14);
 
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);

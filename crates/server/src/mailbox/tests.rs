@@ -162,7 +162,7 @@ async fn who_takes_no_answers_is_not_read() {
     assert!(link.has_room().await);
 
     link.answer(|out| out.extend_from_slice(&[0; 65_537]));
-    let waiting = tokio::spawn({
+    let waiting = TaskTracker::new().spawn({
         let link = link.clone();
         async move { link.has_room().await }
     });
