@@ -74,6 +74,7 @@ async fn perform(args: &Args, home: &Path) -> Result<ExitCode> {
     };
     server.kill().await?;
     let Some(figures) = figures else {
+        writeln!(io::stderr(), "Stopped; nothing is left behind.").ok();
         return Ok(ExitCode::from(STOPPED));
     };
     let figures = figures?.after(began.elapsed());

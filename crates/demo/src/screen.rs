@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::args::Args;
 
-/// A line is read in about this time.
-const PAUSE: Duration = Duration::from_millis(1200);
+/// A step is read in about this time.
+const PAUSE: Duration = Duration::from_secs(2);
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
