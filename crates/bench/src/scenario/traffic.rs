@@ -168,29 +168,30 @@ async fn commucat(
 
 async fn bare(args: &Args, host: &Host, shape: Shape, run: &Run) -> Result<JoinSet<Result<Seen>>> {
     let payload = usize::try_from(args.payload)?;
-    let mut ready = Vec::new();
-    let mut devices = JoinSet::new();
+    let (mut relayed, mut published) = (Vec::new(), Vec::new());
     for id in 0..shape.groups {
         let credit = Arc::new(Credit::default());
         for job in jobs(args, shape, id, Some(&credit)) {
             let listens = job.from.is_some();
+            let (address, connector) = (host.address, &host.connector);
             if args.peer == Peer::Nats {
-                let (address, connector) = (host.address, &host.connector);
                 let (tls, codec) =
                     nats::connect(address, connector, &host.tally, id, listens).await?;
-                devices.spawn(drive(Plain::new(tls, codec, payload), job, run.clone()));
+                published.push((tls, codec, job));
             } else {
-                let mut tls = socket::connect(host.address, &host.connector, &host.tally).await?;
+                let mut tls = socket::connect(address, connector, &host.tally).await?;
                 Bare::enter(&mut tls, id, listens).await?;
-                ready.push((tls, job));
+                relayed.push((tls, job));
             }
         }
     }
-    // A relay that has not seen a listener yet has nobody to pass a message on to.
-    if !ready.is_empty() {
-        tokio::time::sleep(WARM_UP).await;
+    // Neither keeps a message for a listener that it has not seen yet.
+    tokio::time::sleep(WARM_UP).await;
+    let mut devices = JoinSet::new();
+    for (tls, codec, job) in published {
+        devices.spawn(drive(Plain::new(tls, codec, payload), job, run.clone()));
     }
-    for (tls, job) in ready {
+    for (tls, job) in relayed {
         devices.spawn(drive(Plain::new(tls, Bare, payload), job, run.clone()));
     }
     Ok(devices)

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 #[command(
     name = "commucat",
     version,
+    verbatim_doc_comment,
     max_term_width = 100,
     arg_required_else_help = true
 )]
@@ -128,7 +129,7 @@ pub(crate) enum Request {
     Me,
     /// Add a contact by its contact link
     Add {
-        /// commucat:<account>@<domain>#c=...
+        /// `commucat:ACCOUNT@DOMAIN#c=...`
         link: String,
         /// The name that you give
         #[arg(long = "as", value_name = "NAME")]
