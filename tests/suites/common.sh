@@ -1,0 +1,46 @@
+# What the suites share. Sourced by ./test before the suite's own file.
+
+# What a build needs beyond Rust: a C compiler and cmake (zlib-ng, which Pingora brings).
+BUILD_PACKAGES=(cc:gcc cc:libc6-dev cmake:cmake make:make python3:python3)
+
+# Installs what is missing of the packages named (`command:package`), where it may.
+need() {
+  local wanted missing=()
+  for wanted in "${BUILD_PACKAGES[@]}" "$@"; do
+    command -v "${wanted%%:*}" >/dev/null || missing+=("${wanted#*:}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -y -qq "${missing[@]}"
+  else
+    echo "missing: ${missing[*]}; install them and run ./test again" >&2
+    exit 1
+  fi
+}
+
+target_dir() {
+  cargo metadata --format-version 1 --no-deps |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
+}
+
+binaries() {
+  cargo build --quiet --workspace --bins
+}
+
+# Runs a suite that is a program of the testkit.
+testkit() {
+  local program=$1
+  shift
+  binaries
+  cargo run --quiet -p commucat-testkit --bin "$program" -- "$@"
+}
+
+# Makes a Python environment with the packages of a requirements file, once; prints its interpreter.
+python_with() {
+  local name=$1 requirements=$2 venv
+  python3 -c 'import venv, ensurepip' 2>/dev/null || need "python3-venv:python3-venv" >&2
+  venv=$(target_dir)/$name-venv
+  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --requirement "$requirements"
+  echo "$venv/bin/python"
+}
