@@ -1,4 +1,5 @@
 about="every crate's own tests"
+packages=("${SERVICES[@]}")
 
 run() {
   # The CLI's tests run it beside the real server and client.

@@ -3,11 +3,23 @@
 # What a build needs beyond Rust: a C compiler and cmake (zlib-ng, which Pingora brings).
 BUILD_PACKAGES=(cc:gcc cc:libc6-dev cmake:cmake make:make python3:python3)
 
+# What a suite adds to `packages` that starts databases of its own. The server's programs of
+# PostgreSQL are not on PATH.
+SERVICES=('/usr/lib/postgresql/*/bin/initdb:postgresql' redis-server:redis-server)
+
+# Whether a command is there: on PATH, or a file that fits a pattern with a slash.
+has() {
+  case $1 in
+    */*) compgen -G "$1" >/dev/null || command -v "${1##*/}" >/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
 # Installs what is missing of the packages named (`command:package`), where it may.
 need() {
   local wanted missing=()
   for wanted in "${BUILD_PACKAGES[@]}" "$@"; do
-    command -v "${wanted%%:*}" >/dev/null || missing+=("${wanted#*:}")
+    has "${wanted%%:*}" || missing+=("${wanted#*:}")
   done
   [ ${#missing[@]} -eq 0 ] && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

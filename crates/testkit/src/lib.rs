@@ -1,7 +1,7 @@
 //! Real servers, clients, faults and checkers for CommuCat's tests.
 //!
 //! [`server`] runs `commucat-server` as a process, [`people`] makes accounts and devices by the
-//! client SDK, [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks
+//! client SDK, [`services`] the databases beside them, [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks
 //! for what nobody may keep.
 
 pub mod canary;
@@ -13,3 +13,5 @@ pub mod recorder;
 pub mod relay;
 pub mod server;
 pub mod traffic;
+
+pub use commucat_services as services;

@@ -2,7 +2,6 @@
 
 pub mod http;
 pub mod metrics;
-mod port;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use commucat_admin::{Answer, Request, Response};
+use commucat_services::port;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -24,8 +24,6 @@ use self::metrics::Metrics;
 pub const START_WAIT: Duration = Duration::from_secs(60);
 /// Longest that an end in order may take: the server's grace and the closing of its store.
 const END_WAIT: Duration = Duration::from_secs(30);
-/// Ports that are tried before a first start gives up.
-const PORTS_TRIED: u32 = 8;
 
 /// How a server is set up.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +85,7 @@ impl Server {
             match server.spawn().await {
                 Ok(()) => return Ok(server),
                 // Somebody may have taken the port in between.
-                Err(error) if tried == PORTS_TRIED || !port::is_taken(server.port) => {
+                Err(error) if tried == port::STARTS_MAX || !port::is_taken(server.port) => {
                     return Err(error);
                 }
                 Err(_) => {}

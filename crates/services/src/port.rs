@@ -10,8 +10,15 @@ const LOWEST: u16 = 12_000;
 const COUNT: u16 = 20_000;
 const TRIES: u32 = 200;
 
+/// Starts that are tried before one that finds its port taken gives up.
+pub const STARTS_MAX: u32 = 8;
+
 /// A port of 127.0.0.1 that nobody listens on.
-pub(super) fn free() -> Result<u16> {
+///
+/// # Errors
+///
+/// If none was found.
+pub fn free() -> Result<u16> {
     for _ in 0..TRIES {
         let mut random = [0; 2];
         getrandom::fill(&mut random)?;
@@ -24,6 +31,7 @@ pub(super) fn free() -> Result<u16> {
 }
 
 /// Whether somebody has it.
-pub(super) fn is_taken(port: u16) -> bool {
+#[must_use]
+pub fn is_taken(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err()
 }
