@@ -9,6 +9,9 @@ mod lane_steps;
 mod lane_store;
 mod lane_tests;
 mod lane_world;
+mod peer_events;
+mod peer_tests;
+mod peer_world;
 mod ticket_world;
 
 use std::collections::hash_map::DefaultHasher;

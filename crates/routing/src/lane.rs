@@ -44,6 +44,9 @@ pub struct Settings {
     /// What an acknowledgement of the far end means for the author: `Delivered` by a device,
     /// `Relayed` by a peer.
     pub answer: Outcome,
+    /// What the smallest entry takes of the room that [`Lane::pump`] is given, in bytes: with it a
+    /// bound on bytes bounds their number too.
+    pub entry_bytes_min: usize,
 }
 
 impl Settings {
@@ -55,6 +58,7 @@ impl Settings {
             window_bytes: 1 << 20,
             acked_keys: 1024,
             answer: Outcome::Delivered,
+            entry_bytes_min: 1,
         }
     }
 }

@@ -19,6 +19,14 @@ pub(crate) enum Bug {
     AckDuringSpooling,
     /// A commit's rows are inserted and the mailbox is not told.
     CommitWithoutPoke,
+    /// A peer answers a request when it has come, before it has custody of its events.
+    AnswerAtReceipt,
+    /// A request that is sent again is not signed anew, and is outside of the receiver's window.
+    OldCreated,
+    /// A lane that connects again sends from memory before it has read its outbox.
+    OutboxOvertaken,
+    /// After an error the next request goes on behind the one that got no answer.
+    SkipUnanswered,
     /// A ticket counts from nothing, without a leg that guards it while legs are added.
     NoGuardLeg,
     /// A MSG is fanned out with a cached list older than its position.

@@ -19,6 +19,10 @@ impl<L> Lane<L> {
         }
         self.forget_stored();
         self.state = State::CatchUp(Reader::new(id));
+        #[cfg(test)]
+        if self.planted == Some(crate::explore::bugs::Bug::OutboxOvertaken) {
+            self.state = State::Live(Reader::new(id));
+        }
     }
 
     /// A connection has ended. Of one that was replaced nothing changes.
@@ -45,6 +49,7 @@ impl<L> Lane<L> {
     /// Hands over what can be sent now, as much as fits into `room` bytes (at least one entry if
     /// there is any room), and says what to do next.
     pub fn pump(&mut self, id: Attachment, room: usize, sends: &mut Vec<Delivery>) -> Pumped {
+        let least = self.settings.entry_bytes_min.max(1);
         match &mut self.state {
             State::Live(reader) if reader.id == id => {
                 let mut left = room;
@@ -52,7 +57,7 @@ impl<L> Lane<L> {
                     if left == 0 {
                         return Pumped::Full;
                     }
-                    left = left.saturating_sub(slot.envelope.body.len().max(1));
+                    left = left.saturating_sub(slot.envelope.body.len().max(least));
                     reader.sent = SlotId(slot.id.0.wrapping_add(1));
                     sends.extend(delivery(slot));
                 }
