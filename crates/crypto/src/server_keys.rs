@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use commucat_proto::id::{Domain, DomainKey, NoiseKey};
 use commucat_proto::identity::{ServerKeys, ServerNoiseKey};
 use commucat_proto::signed::Signed;
@@ -49,7 +50,13 @@ impl DomainSecret {
     /// Signs `keys`, whose key 1 must be [`DomainSecret::key`] for anybody to believe it.
     #[must_use]
     pub fn state(&self, keys: &ServerKeys) -> Signed {
-        self.0.sign(Purpose::ServerKeys, keys.encode())
+        self.sign(Purpose::ServerKeys, keys.encode())
+    }
+
+    /// Signs `body` in the name of the domain.
+    #[must_use]
+    pub fn sign(&self, purpose: Purpose, body: impl Into<Bytes>) -> Signed {
+        self.0.sign(purpose, body)
     }
 }
 
