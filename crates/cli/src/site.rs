@@ -64,6 +64,7 @@ pub(crate) async fn open_store(
             bytes: config.limits.queue_bytes.bytes(),
             entries: u64::from(config.limits.queue_entries),
         },
+        ..Options::default()
     };
     Store::open(location(config), options).await
 }

@@ -9,7 +9,9 @@ use std::thread::available_parallelism;
 use commucat_config::{Config, LedgerSink};
 use commucat_crypto::keyring::KeyringError;
 use commucat_ledger::{DebugSink, FileError, FileSink, Ledger, NullSink, Worker};
-use commucat_storage::{Location, Migrations, OpenError, Options, QueueLimits, Store};
+use commucat_storage::{
+    Location, Migrations, OpenError, Options, OutboxLimits, QueueLimits, Store,
+};
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
@@ -293,6 +295,7 @@ pub(crate) fn options(config: &Config) -> Options {
             bytes: config.limits.queue_bytes.bytes(),
             entries: u64::from(config.limits.queue_entries),
         },
+        outbox: OutboxLimits::default(),
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) mod groups;
 pub(crate) mod invites;
 pub(crate) mod key_packages;
 pub(crate) mod log;
+pub(crate) mod outbox;
+pub(crate) mod peers;
 pub(crate) mod queue_limits;
 pub(crate) mod queues;
 
@@ -43,6 +45,12 @@ pub(crate) use run_conformance;
 pub(crate) const LIMITS: crate::QueueLimits = crate::QueueLimits {
     bytes: 4_000,
     entries: 40,
+};
+
+/// The same for what waits for one peer.
+pub(crate) const OUTBOX_LIMITS: crate::OutboxLimits = crate::OutboxLimits {
+    bytes: 4_000,
+    entries: 20,
 };
 
 pub(crate) fn at(millis: u64) -> Timestamp {

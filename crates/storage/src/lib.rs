@@ -35,6 +35,11 @@ pub use store::key_packages::{
     Access, Claim, ClaimBudgets, ClaimedPackage, NewPackage, PackageCount, Published,
 };
 pub use store::meta::MetaKey;
+pub use store::outbox::{
+    GroupRelay, NewOutboxEntry, NodeId, OutboxContent, OutboxLane, OutboxLimits, OutboxPage,
+    OutboxRow, OutboxRowId, OutboxState, Outboxed,
+};
+pub use store::peers::{PeerFollowed, PeerFound, PeerRecord, PeerSource, PeerStatus, PreviousKey};
 pub use store::queues::{
     Content, Delivery, EntryKind, Expired, Left, NewEntry, Page, QueuePosition, QueueSpooled,
     QueueState, Reference, ReferenceState, Refusal, Row, RowId, Spooled,

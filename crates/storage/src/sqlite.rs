@@ -25,6 +25,8 @@ mod lists;
 mod log;
 mod meta;
 mod open;
+mod outbox;
+mod peers;
 mod queues;
 mod readers;
 mod schema;
@@ -83,6 +85,7 @@ impl Sqlite {
             path,
             lock,
             limits: options.queues,
+            outbox: options.outbox,
             tally: Arc::clone(&tally),
             shown: Arc::clone(&shown),
         };

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::outbox::OutboxLimits;
 use crate::sqlite;
 use crate::{ExpiryClock, OpenError, StoreError};
 
@@ -14,6 +15,8 @@ pub(crate) mod groups;
 pub(crate) mod invites;
 pub(crate) mod key_packages;
 pub(crate) mod meta;
+pub(crate) mod outbox;
+pub(crate) mod peers;
 pub(crate) mod queues;
 
 /// Handle to the durable store. Cheap to clone.
@@ -68,6 +71,8 @@ pub struct Options {
     pub readers: usize,
     /// What a queue holds at most.
     pub queues: QueueLimits,
+    /// What waits for one peer at most.
+    pub outbox: OutboxLimits,
 }
 
 impl Default for Options {
@@ -77,6 +82,7 @@ impl Default for Options {
             migrations: Migrations::Apply,
             readers: 4,
             queues: QueueLimits::default(),
+            outbox: OutboxLimits::default(),
         }
     }
 }

@@ -287,6 +287,7 @@ impl Hub {
             join_key,
             close: bundle.change.close,
             deliveries: Vec::new(),
+            relays: Vec::new(),
             refused: Vec::new(),
         }
     }
@@ -381,6 +382,7 @@ impl Hub {
                 position,
                 spooled,
                 refused,
+                relayed: _,
             } => {
                 // Whoever reads one of these queues turns to the store before the author hears.
                 for queue in &spooled {

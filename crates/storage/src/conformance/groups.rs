@@ -397,6 +397,7 @@ pub(super) fn commit(expect: u64, hash: u8) -> Commit {
         join_key: JoinKeyChange::Keep,
         close: false,
         deliveries: vec![],
+        relays: vec![],
         refused: vec![],
     }
 }
@@ -405,6 +406,7 @@ fn committed(position: u64) -> CommitOutcome {
     CommitOutcome::Committed {
         position,
         spooled: vec![],
+        relayed: vec![],
         refused: vec![],
     }
 }

@@ -6,11 +6,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::convert::{millis, text_id, unsigned};
 use super::writer::Tx;
-use super::{Sqlite, log, queues};
+use super::{Sqlite, log, outbox, queues};
 use crate::store::groups::{
     Commit, CommitOutcome, Fanout, FanoutEntry, Group, GroupCreated, GroupHead, GroupRemoval,
     JoinKeyChange, NewGroup,
 };
+use crate::store::outbox::Outboxed;
 use crate::store::queues::{EntryKind, Spooled};
 use crate::{Store, StoreError};
 
@@ -188,6 +189,14 @@ fn swap(tx: &mut Tx<'_>, commit: &Commit, now: Timestamp) -> Result<CommitOutcom
         }
         spooled.push(done);
     }
+    let mut relayed = Vec::with_capacity(commit.relays.len());
+    for relay in &commit.relays {
+        let done = outbox::append(tx, &relay.entry, now)?;
+        if done == Outboxed::Full {
+            refused.extend(relay.welcomes);
+        }
+        relayed.push(done);
+    }
     log::append(tx, found.row, position, (commit, &refused), now)?;
     log::keep_group_info(tx, found.row, position, &commit.group_info)?;
     let join_key = match commit.join_key {
@@ -207,6 +216,7 @@ fn swap(tx: &mut Tx<'_>, commit: &Commit, now: Timestamp) -> Result<CommitOutcom
     Ok(CommitOutcome::Committed {
         position,
         spooled,
+        relayed,
         refused,
     })
 }

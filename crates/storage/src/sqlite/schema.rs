@@ -6,7 +6,10 @@ use crate::OpenError;
 use crate::store::Migrations;
 
 /// All migrations, in order. The schema version is how many were applied.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../migrations/sqlite/0002_federation.sql"),
+];
 
 /// Marks the file as ours: "CCAT".
 const APPLICATION_ID: i64 = 0x4343_4154;

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use crate::conformance::{LIMITS, run_conformance};
+use crate::conformance::{LIMITS, OUTBOX_LIMITS, run_conformance};
 use crate::{Location, Options, Store};
 
 async fn fresh() -> (Store, TempDir) {
@@ -12,6 +12,7 @@ async fn fresh() -> (Store, TempDir) {
     };
     let options = Options {
         queues: LIMITS,
+        outbox: OUTBOX_LIMITS,
         ..Options::default()
     };
     (Store::open(location, options).await.unwrap(), directory)
@@ -86,6 +87,29 @@ run_conformance!(super::fresh:
         closed_groups_and_old_entries_are_swept
         log_pages_are_bounded_and_go_on
         group_infos_of_the_last_entries_are_kept
+    }
+    outbox {
+        entries_wait_in_the_order_of_their_lane
+        a_repeat_is_known_by_its_key_within_its_lane
+        deletion_needs_lane_position_and_key
+        positions_of_a_lane_are_never_given_out_twice
+        pages_are_bounded_and_go_on
+        a_full_outbox_refuses_one_peer_alone
+        lanes_with_entries_are_found
+        what_waited_too_long_is_found_and_stays
+        events_of_a_commit_are_part_of_it
+        a_welcome_that_finds_no_room_is_named
+    }
+    peers {
+        a_peer_is_kept_as_it_was_put
+        the_first_pin_wins
+        a_pin_keeps_what_the_operator_said
+        following_changes_the_key_and_keeps_the_old_one
+        following_from_an_outdated_record_is_a_conflict
+        status_changes_and_removal
+        contacts_are_kept_by_the_day
+        peers_are_listed_in_order
+        pending_peers_are_bounded
     }
     queue_limits {
         a_group_uses_at_most_a_quarter_of_the_entries

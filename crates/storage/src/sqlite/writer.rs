@@ -16,6 +16,7 @@ use super::open;
 use super::shown::ShownGaps;
 use super::tally::Tally;
 use crate::store::QueueLimits;
+use crate::store::outbox::OutboxLimits;
 use crate::{OpenError, StoreError};
 
 /// Requests that wait before senders wait.
@@ -29,6 +30,7 @@ pub(super) struct Setting {
     /// Held until the last commit is done.
     pub(super) lock: File,
     pub(super) limits: QueueLimits,
+    pub(super) outbox: OutboxLimits,
     pub(super) tally: Arc<Tally>,
     pub(super) shown: Arc<ShownGaps>,
 }
@@ -129,6 +131,7 @@ pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) bodies: &'a mut Bodies,
     pub(super) limits: QueueLimits,
+    pub(super) outbox: OutboxLimits,
     pub(super) shown: &'a ShownGaps,
     /// Gap entries that will be gone once this is committed.
     pub(super) forgotten_gaps: &'a mut Vec<(commucat_proto::id::QueueId, i64)>,
@@ -240,6 +243,7 @@ impl Thread {
             connection,
             bodies: &mut self.bodies,
             limits: self.setting.limits,
+            outbox: self.setting.outbox,
             shown: &self.setting.shown,
             forgotten_gaps: &mut self.forgotten_gaps,
         };

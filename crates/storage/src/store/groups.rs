@@ -7,6 +7,7 @@ use commucat_proto::id::{Domain, GroupId, Handle, QueueId, SealedRef};
 use commucat_proto::time::Timestamp;
 
 use super::clock::ExpiryClock;
+use super::outbox::{GroupRelay, Outboxed};
 use super::queues::{NewEntry, QueueSpooled};
 use super::{Store, SweepCursor, on_backend};
 use crate::StoreError;
@@ -134,6 +135,8 @@ pub struct Commit {
     pub close: bool,
     /// Rows for queues of this domain.
     pub deliveries: Vec<GroupDelivery>,
+    /// Events for other domains, in order.
+    pub relays: Vec<GroupRelay>,
     /// Handles whose Welcome has no queue to go to: named in the result, also in that of a repeat.
     pub refused: Vec<Handle>,
 }
@@ -147,6 +150,8 @@ pub enum CommitOutcome {
         position: u64,
         /// One result per delivery, in order.
         spooled: Vec<QueueSpooled>,
+        /// One result per relay, in order.
+        relayed: Vec<Outboxed>,
         /// Handles whose Welcome was refused.
         refused: Vec<Handle>,
     },

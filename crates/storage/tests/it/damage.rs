@@ -119,6 +119,7 @@ async fn a_damaged_log_entry_is_an_error_and_a_damaged_group_info_is_left_out() 
         join_key: JoinKeyChange::Keep,
         close: false,
         deliveries: vec![],
+        relays: vec![],
         refused: vec![],
     };
     store.commit(commit, Default::default()).await.unwrap();

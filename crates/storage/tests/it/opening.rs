@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commucat_storage::{Location, Migrations, OpenError, Options, QueuePosition, Store};
+use commucat_storage::{Location, MetaKey, Migrations, OpenError, Options, QueuePosition, Store};
 use rusqlite::Connection;
 use tempfile::tempdir;
 
@@ -78,7 +78,7 @@ async fn a_newer_schema_is_refused_untouched() {
         refused,
         Err(OpenError::NewerSchema { found: 99, .. })
     ));
-    alter(directory.path(), "PRAGMA user_version = 1");
+    alter(directory.path(), "PRAGMA user_version = 2");
     open(directory.path()).await.unwrap();
 }
 
@@ -139,7 +139,42 @@ async fn a_store_can_be_opened_without_migrating() {
 
     let store = Store::open(location, options).await.unwrap();
 
-    assert_eq!(store.schema_version(), 1);
+    assert_eq!(store.schema_version(), 2);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_brought_up_to_date_when_that_is_allowed() {
+    let directory = tempdir().unwrap();
+    alter(
+        directory.path(),
+        concat!(
+            include_str!("../../migrations/sqlite/0001_initial.sql"),
+            "PRAGMA application_id = 0x43434154; PRAGMA user_version = 1;
+             INSERT INTO meta (name, value) VALUES ('kept', x'01');"
+        ),
+    );
+    let location = || Location::Sqlite {
+        directory: directory.path().to_owned(),
+    };
+    let refusing = Options {
+        migrations: Migrations::Refuse,
+        ..Options::default()
+    };
+
+    let refused = Store::open(location(), refusing).await;
+    assert!(matches!(
+        refused,
+        Err(OpenError::OlderSchema {
+            found: 1,
+            supported: 2
+        })
+    ));
+    let store = Store::open(location(), Options::default()).await.unwrap();
+
+    assert_eq!(store.schema_version(), 2);
+    let kept = store.meta(MetaKey::new("kept")).await.unwrap();
+    assert_eq!(kept.as_deref(), Some(&[1][..]));
+    assert_eq!(store.peers(None, 9).await.unwrap(), []);
 }
 
 #[cfg(unix)]
