@@ -9,6 +9,10 @@ mod lane_steps;
 mod lane_store;
 mod lane_tests;
 mod lane_world;
+mod link_events;
+mod link_steps;
+mod link_tests;
+mod link_world;
 mod peer_events;
 mod peer_tests;
 mod peer_world;
@@ -50,6 +54,9 @@ pub(crate) struct Report {
 
 /// More than this many steps without rest is a world that goes round in circles.
 const STEPS_MAX: usize = 300;
+
+/// How many of its steps are shown then.
+const SHOWN: usize = 8;
 
 /// Visits every state; stops at the first broken promise.
 ///
@@ -102,6 +109,7 @@ pub(crate) fn explore<W: World>(initial: W, states_max: usize) -> Report {
 
 /// Runs on without faults until nothing is left to happen, or too long.
 fn settle<W: World>(mut world: W) -> Result<(), String> {
+    let mut last = VecDeque::new();
     for round in 0..STEPS_MAX {
         let mut steps = world.events();
         steps.retain(|(kind, _)| *kind == Kind::Step);
@@ -111,9 +119,15 @@ fn settle<W: World>(mut world: W) -> Result<(), String> {
                 .at_rest()
                 .map_err(|what| format!("after settling: {what}"));
         };
+        last.push_back(*event);
+        if last.len() > SHOWN {
+            last.pop_front();
+        }
         world.apply(*event)?;
     }
-    Err(format!("does not come to rest within {STEPS_MAX} steps"))
+    Err(format!(
+        "does not come to rest within {STEPS_MAX} steps: {last:?}"
+    ))
 }
 
 fn digest(world: &impl Hash) -> u64 {

@@ -33,4 +33,23 @@ pub(crate) enum Bug {
     StaleFanoutCache,
     /// A repeated bundle gets `Conflict`, and its author takes its own entry for another's.
     OwnCommitInConflict,
+    /// An owner takes entries from memory although older ones may be in the store.
+    NoSync,
+    /// A queue changes its place while something is unanswered at the old one.
+    PlaceChangedEarly,
+    /// An answer of another node is matched by its number alone.
+    AnswerByNumber,
+    /// An owner takes a parcel although the one before it got lost.
+    GapTaken,
+    /// What a link leaves unanswered goes to the store newest first.
+    FallbackTurnedRound,
+}
+
+/// What a link gave up, in its order or, with the bug, in the other.
+pub(crate) fn turned_round<T>(planted: Option<Bug>, given_up: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = given_up.collect();
+    if planted == Some(Bug::FallbackTurnedRound) {
+        all.reverse();
+    }
+    all
 }

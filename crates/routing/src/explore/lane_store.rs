@@ -183,7 +183,12 @@ impl Connection {
 
 impl Connection {
     /// Positions, slots and sequences counted from the latest ones.
-    pub(super) fn digest(&self, last: u64, lane: Option<&Lane<u8>>, state: &mut impl Hasher) {
+    pub(super) fn digest<L: Hash>(
+        &self,
+        last: u64,
+        lane: Option<&Lane<L>>,
+        state: &mut impl Hasher,
+    ) {
         (self.attachment, &self.down, self.runnable).hash(state);
         (self.received - self.acked, self.unacked.len()).hash(state);
         for entry in self.unacked.iter() {

@@ -165,6 +165,15 @@ impl<L> Lane<L> {
         }
     }
 
+    /// Whether a periodic look would turn the reader to the store.
+    #[cfg(test)]
+    pub(crate) fn is_behind(&self, head: Position) -> bool {
+        match self.state {
+            State::CatchUp(reader) | State::Live(reader) => head > reader.cursor && !self.spooling,
+            State::Detached | State::Closed => false,
+        }
+    }
+
     /// Turns a live lane back to the store, and notes that there may be something to read.
     pub(super) fn catch_up_again(&mut self) {
         if let State::CatchUp(reader) | State::Live(reader) = self.state {
