@@ -14,7 +14,7 @@ use commucat_proto::time::Timestamp;
 use commucat_storage::{Store, StoreError};
 
 use crate::request::Request;
-use crate::response::{Answer, Failure, FailureKind, LedgerState, Response, Status};
+use crate::response::{Answer, Failure, FailureKind, LedgerState, Node, Nodes, Response, Status};
 
 /// Entries of one page, so that a response stays below [`LINE_BYTES_MAX`](crate::LINE_BYTES_MAX):
 /// the longest has some 250 bytes.
@@ -40,6 +40,12 @@ pub trait Live: Send + Sync {
     /// `device` is shut out: its session ends now.
     fn device_revoked(&self, device: &commucat_storage::Device);
 
+    /// The nodes of the domain that live, this one first; none if it is the only one.
+    fn nodes(&self) -> Vec<Node>;
+
+    /// Lets a node end in order, this one if none is named; `false` if no such node is known.
+    fn drain(&self, node: Option<&str>) -> bool;
+
     /// The files of the keys changed.
     ///
     /// # Errors
@@ -54,6 +60,14 @@ pub struct Offline;
 
 impl Live for Offline {
     fn device_revoked(&self, _: &commucat_storage::Device) {}
+
+    fn nodes(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn drain(&self, _: Option<&str>) -> bool {
+        false
+    }
 
     fn keys_changed(&self) -> Result<(), KeyringError> {
         Ok(())
@@ -81,6 +95,8 @@ enum ExecuteError {
     ManyInvites,
     #[error("no device of that id")]
     NoDevice,
+    #[error("no such node is heard, or no server runs here")]
+    NoNode,
     #[error("{0}")]
     Invalid(&'static str),
     #[error("the system gives no random bytes")]
@@ -102,6 +118,7 @@ impl From<ExecuteError> for Failure {
         let kind = match error {
             ExecuteError::NoInvite => FailureKind::NoInvite,
             ExecuteError::NoDevice => FailureKind::NoDevice,
+            ExecuteError::NoNode => FailureKind::NoNode,
             ExecuteError::ManyInvites => FailureKind::Ambiguous,
             ExecuteError::Invalid(_) => FailureKind::Invalid,
             ExecuteError::Keys(_) | ExecuteError::NotReloaded(_) => FailureKind::Keys,
@@ -165,6 +182,16 @@ impl<L: Live> Executor<L> {
                 .revoke_device(&device, now)
                 .await
                 .map(Answer::DeviceRevoked),
+            Request::ListNodes => Ok(Answer::Nodes(Nodes {
+                nodes: self.live.nodes(),
+            })),
+            Request::DrainNode { node } => {
+                if self.live.drain(node.as_deref()) {
+                    Ok(Answer::Draining)
+                } else {
+                    Err(ExecuteError::NoNode)
+                }
+            }
             Request::RotateKeys { keys } => self.rotate_keys(keys, now).await.map(Answer::Keys),
         }
     }

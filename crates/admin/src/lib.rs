@@ -14,6 +14,6 @@ pub use self::executor::{Executor, Live, Offline, Site};
 pub use self::request::{INVITE_LASTS_MAX, INVITE_USES_MAX, KeyKind, Request};
 pub use self::response::{
     Answer, Device, DeviceDetails, Devices, Failure, FailureKind, Hidden, Invite, Invites, Keys,
-    LedgerState, NewInvite, NoiseKey, Response, Status,
+    LedgerState, NewInvite, Node, Nodes, NoiseKey, Response, Status,
 };
 pub use self::socket::{Client, Connection, LINE_BYTES_MAX, Listener, SOCKET_FILE, SocketError};

@@ -54,6 +54,13 @@ pub enum Request {
         /// Its id.
         device: Hidden,
     },
+    /// Lists the nodes of the domain.
+    ListNodes,
+    /// Lets a node end in order.
+    DrainNode {
+        /// Its name; none: the server that is asked.
+        node: Option<String>,
+    },
     /// Makes new keys.
     RotateKeys {
         /// Which.

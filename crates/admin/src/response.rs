@@ -64,6 +64,32 @@ pub enum Answer {
     DeviceRevoked(Device),
     /// The keys as they are now.
     Keys(Keys),
+    /// To [`Request::ListNodes`](crate::Request::ListNodes).
+    Nodes(Nodes),
+    /// The node ends.
+    Draining,
+}
+
+/// The nodes of a domain.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Nodes {
+    /// The one that was asked first; none if the server has no Redis.
+    pub nodes: Vec<Node>,
+}
+
+/// A node as it says of itself.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Node {
+    /// `server.node_id`.
+    pub name: String,
+    /// Its program's version.
+    pub version: String,
+    /// Devices that are connected to it.
+    pub sessions: u64,
+    /// It is about to end.
+    pub draining: bool,
+    /// It has the keys that the node asked has.
+    pub same_keys: bool,
 }
 
 /// An invite that was just made.
@@ -215,6 +241,8 @@ pub enum FailureKind {
     NoInvite,
     /// There is no such device.
     NoDevice,
+    /// There is no such node.
+    NoNode,
     /// More than one invite begins like that.
     Ambiguous,
     /// A value that is not allowed.

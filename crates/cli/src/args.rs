@@ -84,6 +84,9 @@ pub enum Command {
     /// List, show and revoke devices
     #[command(subcommand)]
     Device(Device),
+    /// List the nodes of this domain, and let one of them end
+    #[command(subcommand)]
+    Node(Node),
     /// Show the configuration
     #[command(subcommand)]
     Config(Config),
@@ -164,6 +167,21 @@ pub enum Device {
         /// Do it; without this flag the device is only shown
         #[arg(long)]
         yes: bool,
+    },
+}
+
+/// `node`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Node {
+    /// List the nodes that live, this one first
+    List,
+    /// Let a node end in order: its devices go to the others, nothing is lost
+    ///
+    /// The same as SIGTERM. It is for the service manager to start it again or not.
+    Drain {
+        /// Its name in `node list`; the server of this data directory if there is none
+        #[arg(value_name = "NODE")]
+        node: Option<String>,
     },
 }
 

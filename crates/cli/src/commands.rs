@@ -6,4 +6,5 @@ pub(crate) mod diagnose;
 pub(crate) mod init;
 pub(crate) mod invite;
 pub(crate) mod migrate;
+pub(crate) mod node;
 pub(crate) mod rotate_keys;

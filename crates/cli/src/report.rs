@@ -214,6 +214,7 @@ impl From<Failure> for Report {
         let hint = match failure.kind {
             FailureKind::NoInvite => "list invites with `commucat-cli invite list`",
             FailureKind::NoDevice => "list devices with `commucat-cli device list`",
+            FailureKind::NoNode => "list nodes with `commucat-cli node list`",
             FailureKind::Ambiguous => "give more digits of the name in `commucat-cli invite list`",
             FailureKind::Invalid => "see the --help of this command",
             FailureKind::Keys | FailureKind::Storage => "run `commucat-cli diagnose`",

@@ -98,6 +98,8 @@ block! {
         padding: bool = "false";
         /// Time that SIGTERM gives to connections before the process ends.
         shutdown_grace: Duration = "5s", "0s" ..= "5m";
+        /// Name of this node among the nodes of the domain. Empty: random at each start.
+        node_id: Option<String> = "";
         /// Threads that serve connections. 0: one for each core.
         workers: u32 = "0", "0" ..= "1024";
         /// Level of the log, or filters such as `info,commucat_server=debug`.
@@ -116,6 +118,11 @@ block! {
         path: Option<PathBuf> = "";
         /// Connections that read the embedded store at the same time.
         readers: u32 = "2", "1" ..= "64";
+        /// Redis or Valkey that the nodes of the domain share: `redis://` or `rediss://` with host and
+        /// port, or `redis+sentinel://host:port,host:port/service`. Empty: there is one node.
+        redis_url: Option<Secret> = "";
+        /// What the names of all keys and channels in Redis begin with.
+        redis_prefix: String = "commucat:";
         /// How long to wait at start for another process to let go of the embedded store.
         lock_wait: Duration = "2s", "0s" ..= "5m";
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use commucat_admin::{Connection, Executor, Listener, Live, Site};
+use commucat_admin::{Connection, Executor, Listener, Live, Node, Site};
 use commucat_config::Config;
 use commucat_crypto::keyring::KeyringError;
 use commucat_ledger::Ledger;
@@ -17,6 +17,7 @@ use crate::accounts::Accounts;
 use crate::api::{Public, describe};
 use crate::chain::chain;
 use crate::clock;
+use crate::cluster::{Cluster, Status};
 use crate::keys::Keys;
 
 /// Connections at once; another one waits.
@@ -33,6 +34,9 @@ pub(crate) struct Parts {
     pub(crate) accounts: Accounts,
     pub(crate) keys: Keys,
     pub(crate) public: Public,
+    pub(crate) cluster: Option<Cluster>,
+    /// Cancelled, the server ends in order.
+    pub(crate) drain: CancellationToken,
 }
 
 /// What a running server has in memory.
@@ -41,11 +45,37 @@ struct Running {
     accounts: Accounts,
     keys: Keys,
     public: Public,
+    cluster: Option<Cluster>,
+    drain: CancellationToken,
 }
 
 impl Live for Running {
     fn device_revoked(&self, device: &Device) {
         self.accounts.revoked(&device.queue);
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let own_keys = self.cluster.as_ref().map(Cluster::keys_mark);
+        let node = |status: Status| Node {
+            same_keys: own_keys == Some(status.keys),
+            name: status.name,
+            version: status.version,
+            sessions: status.sessions,
+            draining: status.draining,
+        };
+        let nodes = self.cluster.iter().flat_map(Cluster::nodes);
+        nodes.map(node).collect()
+    }
+
+    fn drain(&self, node: Option<&str>) -> bool {
+        match (node, &self.cluster) {
+            (None, _) => {
+                self.drain.cancel();
+                true
+            }
+            (Some(name), Some(cluster)) => cluster.ask_to_drain(name),
+            (Some(_), None) => false,
+        }
     }
 
     fn keys_changed(&self) -> Result<(), KeyringError> {
@@ -109,6 +139,8 @@ fn executor(parts: Parts) -> Executor<Running> {
         accounts,
         keys,
         public,
+        cluster,
+        drain,
     } = parts;
     let site = Site {
         domain: config.server.domain.clone(),
@@ -124,6 +156,8 @@ fn executor(parts: Parts) -> Executor<Running> {
             accounts,
             keys,
             public,
+            cluster,
+            drain,
         },
     )
 }

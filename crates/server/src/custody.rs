@@ -12,6 +12,7 @@ use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
 use commucat_routing::ticket::{Missed, Outcome, Reason, Status, Ticket, Verdict};
 use parking_lot::Mutex;
 
+use crate::cluster::Far;
 use crate::events;
 use crate::mailbox::Mailboxes;
 use crate::metrics::label;
@@ -50,6 +51,8 @@ enum Part {
     Return(Arc<Returning>, commucat_routing::ticket::Leg),
     /// An entry of the server's own.
     Kept(Arc<Waiter>),
+    /// An entry that another node sent.
+    Far(Far),
 }
 
 struct Returning {
@@ -82,6 +85,11 @@ impl Leg {
         Self(None)
     }
 
+    /// The leg of an entry that another node sent.
+    pub(crate) const fn far(parcel: Far) -> Self {
+        Self(Some(Part::Far(parcel)))
+    }
+
     /// Ends the leg. May carry out the verdict: call it with no lock held.
     pub(crate) fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
@@ -97,6 +105,7 @@ impl Leg {
                 let verdict = returning.ticket.lock().settle(leg, outcome);
                 returning.carry_out(verdict.as_ref());
             }
+            Some(Part::Far(parcel)) => parcel.end(outcome),
             Some(Part::Kept(waiter)) if outcome == Outcome::Failed => {
                 waiter.failed.store(true, Ordering::Release);
             }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accounts::{self, Accounts, Policy};
 use crate::carrier::{Carrier, Serve};
+use crate::cluster::{Cluster, Surroundings};
 use crate::hub::Hub;
 use crate::jobs::Jobs;
 use crate::keys::Keys;
@@ -37,11 +38,24 @@ pub struct Parts {
     pub ledger: Ledger,
     /// What is counted.
     pub metrics: Metrics,
+    /// The other nodes of this domain.
+    pub nodes: Nodes,
+}
+
+/// The other nodes of this domain, if there may be any.
+#[derive(Clone, Default)]
+pub struct Nodes(pub(crate) Option<Cluster>);
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nodes").finish_non_exhaustive()
+    }
 }
 
 /// Serves sessions.
 pub struct Engine {
     sessions: Sessions,
+    nodes: Option<(Cluster, Surroundings)>,
     jobs: Jobs,
     drain: Drain,
     running: TaskTracker,
@@ -59,6 +73,7 @@ impl Engine {
             store,
             ledger,
             metrics,
+            nodes,
         } = parts;
         let (background, drain) = (TaskTracker::new(), Drain::default());
         let mailboxes = Mailboxes::new(
@@ -67,6 +82,9 @@ impl Engine {
             memory(&config),
             metrics.clone(),
         );
+        if let Some(cluster) = &nodes.0 {
+            mailboxes.join(cluster.clone());
+        }
         let domain = config.server.domain.clone();
         let router = Router::new(domain, keys.clone(), store.clone(), mailboxes.clone());
         let accounts = Accounts::new(
@@ -77,13 +95,20 @@ impl Engine {
             router.clone(),
         );
         let hub = Hub::new(
-            router,
+            router.clone(),
             store.clone(),
             background.clone(),
             usize::try_from(config.limits.group_handles).unwrap_or(usize::MAX),
             metrics.forks.clone(),
         );
+        let around = Surroundings {
+            mailboxes: mailboxes.clone(),
+            router,
+            hub: hub.clone(),
+            store: store.clone(),
+        };
         Arc::new(Self {
+            nodes: nodes.0.map(|cluster| (cluster, around)),
             sessions: Sessions {
                 keys: keys.clone(),
                 accounts,
@@ -111,6 +136,12 @@ impl Engine {
         })
     }
 
+    /// The mailboxes, for tests of several nodes.
+    #[cfg(test)]
+    pub(crate) fn mailboxes(&self) -> &Mailboxes {
+        &self.sessions.mailboxes
+    }
+
     /// The part that administration acts on.
     pub(crate) fn accounts(&self) -> &Accounts {
         &self.sessions.accounts
@@ -126,6 +157,9 @@ impl std::fmt::Debug for Engine {
 impl Serve for Engine {
     fn start(self: Arc<Self>) {
         self.sessions.mailboxes.start(&self.background, &self.stop);
+        if let Some((cluster, around)) = &self.nodes {
+            cluster.start(around, &self.background, &self.stop);
+        }
         self.jobs.start(&self.background, &self.stop);
     }
 
@@ -138,6 +172,9 @@ impl Serve for Engine {
         // Reading stops; what is in memory goes to disk; then each author has its answers and each
         // session its farewell.
         self.drain.begin();
+        if let Some((cluster, around)) = &self.nodes {
+            cluster.leave(&around.mailboxes);
+        }
         self.sessions.mailboxes.drain().await;
         self.drain.finish();
         self.running.close();

@@ -185,6 +185,9 @@ impl Hub {
         if !member.link.awaits(sequence) {
             return Ok(());
         }
+        if binding.is_first() {
+            self.0.router.read_stores_first(&view.places);
+        }
         let except = view.index(&binding.handle);
         self.0.router.accept(frame, &envelope, &view.places, except);
         if view.places.contains(&Place::Gone) {
@@ -241,12 +244,16 @@ impl Hub {
         for (index, place) in view.places.iter().enumerate() {
             if let Place::Here(queue) = place
                 && Some(index) != except
-                && let Some(link) = self.0.router.mailboxes().link(queue)
             {
-                link.hint(Hint {
-                    group: binding.group,
-                    payload: payload.clone(),
-                });
+                let mailboxes = self.0.router.mailboxes();
+                if let Some(link) = mailboxes.link(queue) {
+                    link.hint(Hint {
+                        group: binding.group,
+                        payload: payload.clone(),
+                    });
+                } else if let Some(cluster) = mailboxes.cluster() {
+                    cluster.hint(*queue, binding.group, payload.clone());
+                }
             }
         }
     }

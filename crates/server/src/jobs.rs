@@ -56,7 +56,12 @@ impl Jobs {
             self.metrics.clone(),
             stop.clone(),
         ));
-        tasks.spawn(keys(self.keys.clone(), self.ledger.clone(), stop.clone()));
+        let renewal = match self.mailboxes.cluster() {
+            Some(_) => Renewal::ByOperator,
+            None => Renewal::ByItself,
+        };
+        let (own, ledger) = (self.keys.clone(), self.ledger.clone());
+        tasks.spawn(keys(own, ledger, renewal, stop.clone()));
     }
 }
 
@@ -145,8 +150,16 @@ async fn figures(mailboxes: Mailboxes, metrics: Metrics, stop: CancellationToken
     }
 }
 
+/// Who renews a key that ends soon.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Renewal {
+    ByItself,
+    /// Several nodes have copies of the keys: each would make another one.
+    ByOperator,
+}
+
 /// Takes up keys that another process made, and renews those that end soon, until `stop`.
-async fn keys(keys: Keys, ledger: Ledger, stop: CancellationToken) {
+async fn keys(keys: Keys, ledger: Ledger, renewal: Renewal, stop: CancellationToken) {
     let mut period = interval(KEYS_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -154,7 +167,12 @@ async fn keys(keys: Keys, ledger: Ledger, stop: CancellationToken) {
             _ = period.tick() => {}
             () = stop.cancelled() => return,
         }
-        for result in [keys.reload(), keys.maintain(clock::now())] {
+        let reloaded = keys.reload();
+        let renewed = match renewal {
+            Renewal::ByItself => keys.maintain(clock::now()),
+            Renewal::ByOperator => Ok(false),
+        };
+        for result in [reloaded, renewed] {
             if let Err(failure) = result {
                 warn!(error = %chain(&failure), "the keys could not be read again");
             }

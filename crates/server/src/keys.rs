@@ -34,9 +34,23 @@ impl Keys {
     pub fn open(path: &Path, domain: &Domain, now: Timestamp) -> Result<Self, KeyringError> {
         let mut keyring = Keyring::open_or_create(path, domain, now)?;
         keyring.maintain(now)?;
+        Ok(Self::of(keyring))
+    }
+
+    /// Opens the keys or makes them, and renews nothing: the nodes of a domain have copies of one file,
+    /// and it is for the operator to renew one and copy it.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError`]; nothing is overwritten.
+    pub fn open_copy(path: &Path, domain: &Domain, now: Timestamp) -> Result<Self, KeyringError> {
+        Ok(Self::of(Keyring::open_or_create(path, domain, now)?))
+    }
+
+    fn of(keyring: Keyring) -> Self {
         let recorded = AtomicU64::new(keyring.statement().serial());
         let keyring = RwLock::new(keyring);
-        Ok(Self(Arc::new(Inner { keyring, recorded })))
+        Self(Arc::new(Inner { keyring, recorded }))
     }
 
     /// Reads the files again; whether they had changed.

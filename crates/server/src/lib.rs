@@ -8,6 +8,7 @@ pub mod carrier;
 mod chain;
 pub mod check;
 pub mod clock;
+pub mod cluster;
 mod custody;
 pub mod engine;
 mod events;

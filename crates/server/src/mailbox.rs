@@ -10,8 +10,8 @@ mod tests;
 mod timers;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use commucat_proto::id::{DedupeKey, QueueId};
@@ -19,6 +19,7 @@ use commucat_routing::lane::{
     Attachment, Closed, Delivery, Effect, Envelope, Lane, Place, Position, Pumped, SentEntry,
     Settings,
 };
+use commucat_routing::link::{Local, Reading};
 use commucat_storage::{RowId, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::deletes::Deletes;
 use self::spool::Spooler;
 use self::timers::Timers;
+use crate::cluster::{self, Cluster};
 use crate::custody::Leg;
 use crate::metrics::{Metrics, label};
 use crate::session::Link;
@@ -54,7 +56,13 @@ struct Shared {
     spooler: Spooler,
     deletes: Deletes,
     timers: Timers,
+    /// The other nodes of this domain, if there may be any.
+    cluster: OnceLock<Cluster>,
 }
+
+/// What follows from an operation on a lane, for when no lock is held.
+#[must_use = "legs would never end"]
+pub(crate) struct Deferred(Arc<Mailbox>, Vec<Effect<Leg>>);
 
 /// One queue in use.
 pub(crate) struct Mailbox {
@@ -93,6 +101,7 @@ impl Mailboxes {
             spooler: Spooler::default(),
             deletes: Deletes::default(),
             timers: Timers::default(),
+            cluster: OnceLock::new(),
         }))
     }
 
@@ -103,21 +112,78 @@ impl Mailboxes {
         tasks.spawn(timers::run(self.clone(), stop.clone()));
     }
 
-    /// Hands one entry to its queue's mailbox, which answers through `leg`. Never waits.
+    /// From now on entries may go to other nodes. Once, before anything runs.
+    pub(crate) fn join(&self, cluster: Cluster) {
+        self.0.cluster.set(cluster).ok();
+    }
+
+    /// The other nodes, if there may be any.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.0.cluster.get()
+    }
+
+    /// Hands one entry to its queue's mailbox, here or on the node that has the device; `leg` hears
+    /// what becomes of it. Never waits.
     pub(crate) fn append(&self, queue: QueueId, envelope: Envelope, leg: Leg, now: Instant) {
+        match self.cluster() {
+            None => {
+                let deferred = self.append_deferred((queue, envelope, leg), Reading::GoOn, now);
+                self.carry_out_deferred(deferred);
+            }
+            Some(cluster) => cluster.append(self, (queue, envelope, leg)),
+        }
+    }
+
+    /// Appends to the mailbox here; what follows is carried out by the caller.
+    pub(crate) fn append_deferred(
+        &self,
+        (queue, envelope, leg): (QueueId, Envelope, Leg),
+        reading: Reading,
+        now: Instant,
+    ) -> Deferred {
         let mut given = Closed { envelope, leg };
         loop {
             let mailbox = self.find_or_open(queue);
             let Closed { envelope, leg } = given;
-            let result = self.with_lane(&mailbox, |lane, effects| {
-                lane.append(envelope, leg, now, effects)
-            });
+            let mut effects = Vec::new();
+            let mut state = mailbox.state.lock();
+            if reading == Reading::StoreFirst {
+                state.lane.poke(&mut effects);
+            }
+            let result = state.lane.append(envelope, leg, now, &mut effects);
+            self.settle(&mailbox, &mut state);
+            drop(state);
             match result {
-                Ok(()) => return,
+                Ok(()) => return Deferred(mailbox, effects),
                 // It left the map meanwhile; a revoked one is still in it and is put aside here.
                 Err(closed) => given = closed,
             }
             self.remove_if_closed(&mailbox);
+        }
+    }
+
+    /// Carries out what follows. May end legs: call it with no lock held.
+    pub(crate) fn carry_out_deferred(&self, Deferred(mailbox, effects): Deferred) {
+        self.carry_out(&mailbox, effects);
+    }
+
+    /// The lane of `queue` here, as the other nodes' business sees it.
+    pub(crate) fn local(&self, queue: &QueueId) -> Local {
+        let Some(mailbox) = self.find(queue) else {
+            return cluster::UNUSED;
+        };
+        let state = mailbox.state.lock();
+        Local {
+            attached: state.lane.attachment().is_some(),
+            settled: state.lane.is_settled(),
+        }
+    }
+
+    /// Entries may be in the store of which the owner of `queue` has not heard: the author of what
+    /// comes next may have been on another node before.
+    pub(crate) fn read_store_first(&self, queue: &QueueId) {
+        if let Some(cluster) = self.cluster() {
+            cluster.poked(queue);
         }
     }
 
@@ -141,6 +207,9 @@ impl Mailboxes {
                 replaced.replaced();
             }
             self.carry_out(&mailbox, effects);
+            if let Some(cluster) = self.cluster() {
+                cluster.attached(self, queue, id);
+            }
             return Attached {
                 mailboxes: self.clone(),
                 mailbox,
@@ -151,13 +220,57 @@ impl Mailboxes {
 
     /// Rows were inserted into `queue` past its mailbox: whoever reads it turns to the store.
     pub(crate) fn poke(&self, queue: &QueueId) {
+        self.poke_here(queue);
+        if let Some(cluster) = self.cluster() {
+            cluster.wake_owner(*queue);
+        }
+    }
+
+    /// The same for the mailbox here alone.
+    pub(crate) fn poke_here(&self, queue: &QueueId) {
         if let Some(mailbox) = self.find(queue) {
             self.with_lane(&mailbox, Lane::poke);
         }
     }
 
-    /// The queue is revoked: its connection ends, what is in memory is gone.
+    /// The store's last position of `queue`, from a periodic look.
+    pub(crate) fn poll(&self, queue: &QueueId, head: Position) {
+        if let Some(mailbox) = self.find(queue) {
+            self.with_lane(&mailbox, |lane, effects| lane.poll(head, effects));
+        }
+    }
+
+    /// The device's newer connection is on another node: this one ends.
+    pub(crate) fn replaced_elsewhere(&self, queue: QueueId, attachment: Attachment) {
+        let Some(mailbox) = self.find(&queue) else {
+            return;
+        };
+        let mut effects = Vec::new();
+        let mut state = mailbox.state.lock();
+        let link = if state.lane.attachment() == Some(attachment) {
+            state.link.take()
+        } else {
+            None
+        };
+        state.lane.detach(attachment, &mut effects);
+        self.settle(&mailbox, &mut state);
+        drop(state);
+        if let Some(link) = link {
+            link.replaced();
+        }
+        self.carry_out(&mailbox, effects);
+    }
+
+    /// The queue is revoked, and the other nodes hear of it.
     pub(crate) fn revoke(&self, queue: &QueueId) {
+        self.revoke_here(queue);
+        if let Some(cluster) = self.cluster() {
+            cluster.revoked(*queue);
+        }
+    }
+
+    /// The queue is revoked: its connection ends, what is in memory is gone.
+    pub(crate) fn revoke_here(&self, queue: &QueueId) {
         let Some(mailbox) = self.find(queue) else {
             return;
         };
@@ -424,5 +537,8 @@ impl Drop for Attached {
         self.mailboxes.settle(&self.mailbox, &mut state);
         drop(state);
         self.mailboxes.carry_out(&self.mailbox, effects);
+        if let Some(cluster) = self.mailboxes.cluster() {
+            cluster.detached(self.mailbox.queue, self.id);
+        }
     }
 }

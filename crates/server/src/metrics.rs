@@ -76,6 +76,16 @@ pub struct Handles {
     pub forks: Counter,
     /// Entries that expired in their queues.
     pub expired: Counter,
+    /// Entries sent to other nodes.
+    pub parcels_sent: Counter,
+    /// Entries taken from other nodes.
+    pub parcels_taken: Counter,
+    /// Nodes of this domain that live.
+    pub cluster_nodes: Gauge,
+    /// Whether other nodes are reachable through Redis.
+    pub cluster_connected: Gauge,
+    /// Times that another node had other keys of the domain.
+    pub cluster_keys_differ: Counter,
     /// What the process is doing: one value is 1.
     pub lifecycle: By<Lifecycle, Gauge>,
 }
@@ -115,6 +125,14 @@ impl Metrics {
             store_failures: page.counter("store_failures", "Requests to the store that failed"),
             forks: page.counter("forks", "Groups whose devices reported different histories"),
             expired: page.counter("expired_entries", "Entries that expired in their queues"),
+            parcels_sent: page.counter("cluster_parcels_sent", "Entries sent to other nodes"),
+            parcels_taken: page.counter("cluster_parcels_taken", "Entries of other nodes taken"),
+            cluster_nodes: page.gauge("cluster_nodes", "Nodes of this domain that live"),
+            cluster_connected: page.gauge("cluster_connected", "Whether Redis is reachable"),
+            cluster_keys_differ: page.counter(
+                "cluster_keys_differ",
+                "Times that another node had other keys of the domain",
+            ),
             lifecycle: page.gauges("lifecycle", "What the process is doing: one value is 1"),
             registry: page.0,
         };

@@ -123,6 +123,16 @@ impl Router {
         Ok(opened.into_iter().map(place).collect())
     }
 
+    /// The author of what comes next may have been on another node before: whoever owns these queues
+    /// reads the store before it takes that.
+    pub(crate) fn read_stores_first(&self, places: &[Place]) {
+        for place in places {
+            if let Place::Here(queue) = place {
+                self.0.mailboxes.read_store_first(queue);
+            }
+        }
+    }
+
     /// Takes a frame into custody and places it for every recipient but the one at `except`, without
     /// waiting in between.
     pub(crate) fn accept(

@@ -12,6 +12,7 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Serve as _;
 use crate::engine::Engine;
@@ -31,6 +32,8 @@ pub(crate) struct Ending {
     pub(crate) worker: Worker,
     pub(crate) metrics: Metrics,
     pub(crate) grace: Duration,
+    /// Cancelled when another node or the operator wants this one to end.
+    pub(crate) asked: CancellationToken,
 }
 
 impl Ending {
@@ -90,7 +93,16 @@ impl ShutdownSignalWatch for Watch {
                 return ShutdownSignal::FastShutdown;
             }
         };
-        signals.next().await;
+        let asked = self
+            .ending
+            .lock()
+            .as_ref()
+            .map(|ending| ending.asked.clone())
+            .unwrap_or_default();
+        tokio::select! {
+            () = signals.next() => {}
+            () = asked.cancelled() => tracing::info!("asked to end"),
+        }
         tracing::info!("ending");
         let ending = self.ending.lock().take();
         if let (Some(ending), Some(runtime)) = (ending, self.runtime.get()) {

@@ -17,10 +17,12 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::{Probe, Public, describe};
 use crate::carrier::Serve as _;
-use crate::engine::{Engine, Parts};
+use crate::cluster::{Cluster, RedisFailure};
+use crate::engine::{Engine, Nodes, Parts};
 use crate::keys::Keys;
 use crate::limit::Gate;
 use crate::listen::ports::{self, ListenError};
@@ -69,6 +71,9 @@ pub enum StartError {
     /// The first invite could not be stored.
     #[error("the first invite could not be stored")]
     Invite(#[from] commucat_storage::StoreError),
+    /// The address of Redis.
+    #[error("the other nodes cannot be reached")]
+    Redis(#[from] RedisFailure),
     /// No random bytes.
     #[error("the system gives no random bytes")]
     Random(#[from] getrandom::Error),
@@ -120,7 +125,12 @@ impl Ground {
             certificate::ensure(&chain, &key, &config.server.domain)?;
         }
         let identity = Identity::load(chain, key)?;
-        let keys = Keys::open(&config.keys_path(), &config.server.domain, clock::now())?;
+        let open_keys = if config.storage.redis_url.is_some() {
+            Keys::open_copy
+        } else {
+            Keys::open
+        };
+        let keys = open_keys(&config.keys_path(), &config.server.domain, clock::now())?;
         let opening = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -156,12 +166,15 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     } = ground;
     let metrics = Metrics::new();
     metrics.enter(Lifecycle::Starting);
+    let asked = CancellationToken::new();
+    let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), asked.clone())?;
     let engine = Engine::new(Parts {
         config: Arc::clone(&config),
         keys: keys.clone(),
         store: store.clone(),
         ledger: ledger.clone(),
         metrics: metrics.clone(),
+        nodes: Nodes(cluster.clone()),
     });
     let gauge = Gauge {
         engine: Arc::clone(&engine),
@@ -187,6 +200,8 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         accounts: engine.accounts().clone(),
         keys: keys.clone(),
         public: public.clone(),
+        cluster,
+        drain: asked.clone(),
     };
     let ending = Ending {
         shell,
@@ -195,6 +210,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         worker,
         metrics,
         grace: config.server.shutdown_grace,
+        asked,
     };
     let reloader = Reloader {
         config,

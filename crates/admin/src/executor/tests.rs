@@ -45,6 +45,14 @@ impl Live for Told {
             .push(device.device.as_str().to_owned());
     }
 
+    fn nodes(&self) -> Vec<Node> {
+        Vec::new()
+    }
+
+    fn drain(&self, node: Option<&str>) -> bool {
+        node.is_none()
+    }
+
     fn keys_changed(&self) -> Result<(), KeyringError> {
         self.0.lock().unwrap().push("keys".to_owned());
         Ok(())

@@ -92,6 +92,7 @@ optional! {
     PathBuf, "path or empty";
     Domain, "domain or empty";
     Size, "size or empty";
+    String, "text or empty";
     super::Secret, "secret or empty";
 }
 

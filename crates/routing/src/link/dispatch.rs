@@ -115,15 +115,7 @@ impl<L> Dispatch<L> {
         at: Moment<'_>,
         out: &mut Vec<Act<L>>,
     ) {
-        if self.alone {
-            out.push(Act::Here {
-                queue,
-                envelope,
-                leg,
-                reading,
-            });
-            return;
-        }
+        let alone = self.alone;
         let way = self.way(queue);
         if reading == Reading::StoreFirst {
             way.reading = reading;
@@ -133,6 +125,10 @@ impl<L> Dispatch<L> {
             if waiting.is_full() {
                 self.flush(queue, at.now, out);
             }
+            return;
+        }
+        if alone {
+            self.emit((queue, envelope, leg), at.now, out);
             return;
         }
         match way.decide((at.look)(&queue), at.now) {
@@ -274,21 +270,33 @@ impl<L> Dispatch<L> {
     /// Puts everything into the lanes here, now and from now on: the network between the nodes is
     /// down, or this node stops. [`Dispatch::join`] ends it.
     pub fn part(&mut self, at: Moment<'_>, out: &mut Vec<Act<L>>) {
+        self.alone = true;
         let nodes: Vec<Incarnation> = self.links.keys().copied().collect();
         for node in nodes {
             self.give_up(node, at, out);
         }
-        let waits = std::mem::take(&mut self.waits);
-        for (_, queue) in waits {
-            if let Some(way) = self.ways.get_mut(&queue) {
-                way.place = Place::Here;
-                way.reading = Reading::StoreFirst;
-            }
+        for way in self.ways.values_mut() {
+            way.place = Place::Here;
+            way.reading = Reading::StoreFirst;
+            way.route = Route::Unknown;
+        }
+        for (_, queue) in std::mem::take(&mut self.waits) {
             self.flush(queue, at.now, out);
         }
-        // Whoever is used again asks again.
-        self.ways.clear();
-        self.alone = true;
+    }
+
+    /// Where the device of `queue` is said to be connected.
+    #[must_use]
+    pub fn route(&self, queue: &QueueId) -> Option<Incarnation> {
+        match self.ways.get(queue)?.route {
+            Route::Node(node) => Some(node),
+            Route::Nobody(_) | Route::Unknown => None,
+        }
+    }
+
+    /// `node` was heard again: it is not gone after all.
+    pub fn back(&mut self, node: Incarnation) {
+        self.gone.remove(&node);
     }
 
     /// Other nodes are reachable (again).
@@ -404,6 +412,10 @@ impl<L> Dispatch<L> {
         let Some(way) = self.ways.get_mut(&queue) else {
             return;
         };
+        if self.alone {
+            // What waits goes into the lanes here, all at once.
+            return;
+        }
         let Some(asked) = way.waiting.as_ref().map(|waiting| waiting.asked) else {
             return;
         };

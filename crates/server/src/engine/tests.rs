@@ -32,6 +32,7 @@ async fn engine() -> (Arc<Engine>, tempfile::TempDir) {
         store: store.await.unwrap(),
         ledger,
         metrics: Metrics::new(),
+        nodes: Nodes::default(),
     });
     Arc::clone(&engine).start();
     (engine, place)

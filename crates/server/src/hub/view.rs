@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use commucat_proto::frame::fanout::FanoutEntry;
 use commucat_proto::id::{GroupId, Handle};
@@ -20,6 +21,9 @@ const GROUPS_MAX: usize = 10_000;
 /// Entries of all their lists together, some 250 bytes each.
 const ENTRIES_MAX: usize = 400_000;
 
+/// How long a group is believed where other nodes may change it.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// One state of a group. Never changed; a newer one takes its place.
 pub(super) struct View {
     pub(super) group: Group,
@@ -29,6 +33,8 @@ pub(super) struct View {
     pub(super) handles: Arc<[Handle]>,
     revision: u64,
     generation: u64,
+    /// When it was read; where other nodes change groups too it is believed for a second.
+    read: Instant,
     /// When its reading began, counted: of two with the same list the later one has the newer places.
     reading: u64,
 }
@@ -73,8 +79,19 @@ impl Hub {
         views
             .groups
             .get(group)
-            .filter(|view| view.generation == generation)
+            .filter(|view| view.generation == generation && self.is_fresh(view))
             .cloned()
+    }
+
+    /// Whether a view is believed: a node that changes a group tells the others, but that may get lost,
+    /// and members that were removed shall stop receiving soon.
+    fn is_fresh(&self, view: &View) -> bool {
+        self.0.router.mailboxes().cluster().is_none() || view.read.elapsed() < FRESH
+    }
+
+    /// Another node has changed the group: it is read again when it is used.
+    pub(crate) fn forget(&self, group: &GroupId) {
+        self.0.views.lock().remove(group);
     }
 
     /// The group at hand, else as the store has it.
@@ -90,6 +107,9 @@ impl Hub {
 
     /// Reads the group again after a change of its list or of a member's place.
     pub(crate) async fn refresh(&self, group: &GroupId) {
+        if let Some(cluster) = self.0.router.mailboxes().cluster() {
+            cluster.group_changed(*group);
+        }
         if let Err(failure) = self.load(group).await {
             warn!(error = %chain(&failure), "a group could not be read again");
             // No place is believed until it was looked up.
@@ -100,6 +120,7 @@ impl Hub {
     /// The group as the store has it; at hand from now on.
     pub(super) async fn load(&self, group: &GroupId) -> Result<Option<Arc<View>>, StoreError> {
         let generation = self.0.router.generation();
+        let read = Instant::now();
         let reading = self.0.readings.fetch_add(1, Ordering::AcqRel);
         let Some(stored) = self.0.store.group(group).await? else {
             self.0.views.lock().remove(group);
@@ -116,6 +137,7 @@ impl Hub {
             handles,
             revision,
             generation,
+            read,
             reading,
         });
         let mut views = self.0.views.lock();

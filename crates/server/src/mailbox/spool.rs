@@ -24,9 +24,9 @@ use crate::clock;
 use crate::events;
 
 /// How long after it was handed over a batch is tried. An entry may wait for the batch before its own
-/// for as long again; both are within a ticket's deadline of 30 s, so that every ticket ends in time
-/// although none has a clock of its own.
-const GIVE_UP: Duration = Duration::from_secs(14);
+/// for as long again, and before it nine times `limits.ack_wait` for another node; all within a
+/// ticket's deadline of 30 s, so that every ticket ends in time although none has a clock of its own.
+const GIVE_UP: Duration = Duration::from_secs(13);
 
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -167,6 +167,7 @@ fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {
         mailboxes.with_lane(&job.mailbox, |lane, effects| {
             lane.spooled(outcomes, effects);
         });
+        tell_nodes(mailboxes, &job.mailbox);
     }
 }
 
@@ -175,7 +176,21 @@ fn fail(mailboxes: &Mailboxes, jobs: Vec<Job>, failure: &SpoolError) {
     error!(error = %chain(failure), count = jobs.len(), "entries could not be stored; their authors keep them");
     for job in jobs {
         mailboxes.with_lane(&job.mailbox, |lane, effects| lane.spool_failed(effects));
+        tell_nodes(mailboxes, &job.mailbox);
     }
+}
+
+/// The device may be connected to another node, which has to look; and what waits here for this
+/// queue to come to rest may go on.
+fn tell_nodes(mailboxes: &Mailboxes, mailbox: &Mailbox) {
+    let Some(cluster) = mailboxes.cluster() else {
+        return;
+    };
+    let is_read_here = mailbox.state.lock().lane.attachment().is_some();
+    if !is_read_here {
+        cluster.wake_owner(mailbox.queue);
+    }
+    cluster.settled(mailboxes, mailbox.queue);
 }
 
 fn delivery(job: &Job) -> Delivery {

@@ -55,12 +55,20 @@ pub(crate) struct Hint {
 }
 
 /// What a channel is bound to (CCP-1 section 5.3).
-#[derive(Clone)]
 pub(crate) struct Binding {
     pub(crate) group: GroupId,
     pub(crate) hub: Domain,
     pub(crate) handle: Handle,
     pub(crate) sealed_ref: SealedRef,
+    /// Whether a MSG has come on this channel.
+    pub(crate) used: AtomicBool,
+}
+
+impl Binding {
+    /// Whether this is the first MSG since the channel was bound.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.used.load(Ordering::Relaxed) && !self.used.swap(true, Ordering::Relaxed)
+    }
 }
 
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! Control requests: each is answered once, by an ACK with its result or an ERROR.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use commucat_proto::encoder;
@@ -104,6 +105,7 @@ impl Inbound {
             hub: join.hub.clone(),
             handle: join.handle,
             sealed_ref: join.sealed_ref,
+            used: AtomicBool::new(false),
         };
         match self.link.bind(channel, binding) {
             Bound::Done => Ok(()),
