@@ -142,6 +142,12 @@ impl Engine {
         &self.sessions.mailboxes
     }
 
+    /// Ends all tasks at once, as the end of the process would.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        self.stop.cancel();
+    }
+
     /// The part that administration acts on.
     pub(crate) fn accounts(&self) -> &Accounts {
         &self.sessions.accounts

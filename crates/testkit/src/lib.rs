@@ -4,6 +4,7 @@
 //! client SDK, [`services`] the databases beside them, [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks
 //! for what nobody may keep.
 
+pub mod balancer;
 pub mod canary;
 pub mod checker;
 pub mod history;

@@ -154,10 +154,21 @@ impl Circle {
     ///
     /// If it does not come about in time.
     pub async fn group(&self) -> Result<Room> {
-        let others: Vec<_> = self.names.iter().skip(1).map(String::as_str).collect();
-        let made = self.first(0)?.create_group(GROUP, &others).await;
         let accounts: Vec<_> = (0..self.names.len()).collect();
-        self.room(&made.map_err(told)?, &accounts).await
+        self.group_of(&accounts).await
+    }
+
+    /// A group of these accounts, on all their devices; the first makes it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come about in time.
+    pub async fn group_of(&self, accounts: &[usize]) -> Result<Room> {
+        let (maker, others) = accounts.split_first().context("nobody")?;
+        let others = others.iter().filter_map(|account| self.names.get(*account));
+        let others: Vec<_> = others.map(String::as_str).collect();
+        let made = self.first(*maker)?.create_group(GROUP, &others).await;
+        self.room(&made.map_err(told)?, accounts).await
     }
 
     async fn room(&self, group: &GroupId, accounts: &[usize]) -> Result<Room> {

@@ -54,6 +54,8 @@ pub enum Manner {
 pub struct Way {
     /// How it behaves.
     pub manner: Manner,
+    /// Longest that it rests after a message.
+    pub rests_ms: u64,
     /// What to do.
     pub phase: watch::Receiver<Phase>,
     /// Where devices meet that have nothing in their outboxes any more, after [`Phase::Talk`] and
@@ -88,6 +90,7 @@ struct Hands {
     recorder: Recorder,
     rooms: Vec<Place>,
     random: Random,
+    rests_ms: u64,
     phase: watch::Receiver<Phase>,
     drained: Arc<Barrier>,
 }
@@ -139,6 +142,7 @@ impl Player {
                 recorder: recorder.clone(),
                 rooms: places,
                 random: random.fork(),
+                rests_ms: way.rests_ms,
                 phase: way.phase.clone(),
                 drained: Arc::clone(&way.drained),
             },
@@ -261,6 +265,9 @@ impl Hands {
                     let place = usize::try_from(self.random.below(count))?;
                     self.say(client, place).await?;
                     written += 1;
+                    if self.rests_ms > 0 {
+                        self.rest().await;
+                    }
                     continue;
                 }
                 Phase::Listen => {}
@@ -293,6 +300,15 @@ impl Hands {
             }
         }
         Ok(())
+    }
+
+    /// Says nothing for a while, unless there is something else to do.
+    async fn rest(&mut self) {
+        let (rest, mut phase) = (self.random.wait(self.rests_ms), self.phase.clone());
+        tokio::select! {
+            () = sleep(rest) => {}
+            _over = phase.wait_for(|phase| *phase != Phase::Talk) => {}
+        }
     }
 
     /// Waits while the outbox is full.

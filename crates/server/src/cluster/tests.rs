@@ -1,5 +1,7 @@
 //! Two nodes in this process, on one store and a Redis server of their own.
 
+mod faults;
+
 use std::time::Duration;
 
 use commucat_config::Sources;
@@ -39,6 +41,7 @@ struct Node {
     engine: Arc<Engine>,
     cluster: Cluster,
     mailboxes: Mailboxes,
+    metrics: Metrics,
 }
 
 impl World {
@@ -60,12 +63,22 @@ impl World {
     async fn node(&self, name: &str) -> Node {
         let redis = tokio::task::spawn_blocking(Server::shared);
         let url = redis.await.unwrap().unwrap().url();
+        // On a busy machine nothing here shall go to the store for lateness.
+        let node = self.node_at(name, &url, "5s");
+        until("a node reaches Redis", || {
+            node.metrics.cluster_connected.get() == 1
+        })
+        .await;
+        node
+    }
+
+    /// A node that may not reach anybody yet.
+    fn node_at(&self, name: &str, url: &str, hold: &str) -> Node {
         let sources = Sources::default()
-            .with_flag("storage.redis_url", &url)
+            .with_flag("storage.redis_url", url)
             .with_flag("storage.redis_prefix", &self.prefix)
             .with_flag("server.node_id", name)
-            // On a busy machine nothing here shall go to the store for lateness.
-            .with_flag("limits.ack_wait", "5s");
+            .with_flag("limits.ack_wait", hold);
         let config = Config::load(&sources).unwrap();
         let (metrics, keys) = (Metrics::new(), self.keys.clone());
         let drain = CancellationToken::new();
@@ -81,14 +94,11 @@ impl World {
             nodes: Others(Some(cluster.clone())),
         });
         Arc::clone(&engine).start();
-        until("a node reaches Redis", || {
-            metrics.cluster_connected.get() == 1
-        })
-        .await;
         Node {
             mailboxes: engine.mailboxes().clone(),
             engine,
             cluster,
+            metrics,
         }
     }
 }

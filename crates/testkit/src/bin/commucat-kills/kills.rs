@@ -125,6 +125,7 @@ async fn live(
         };
         let way = Way {
             manner,
+            rests_ms: 0,
             phase: told.clone(),
             drained: Arc::clone(&drained),
         };

@@ -1,0 +1,59 @@
+//! A domain of several servers: PostgreSQL, Redis, one directory of keys, a load balancer.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use commucat_testkit::balancer::Balancer;
+use commucat_testkit::server::{Options, Server};
+use commucat_testkit::services::{Database, Postgres, Redis};
+use tempfile::TempDir;
+
+/// Names of the nodes.
+pub(crate) const NAMES: [&str; 3] = ["one", "two", "three"];
+
+/// Everything that a domain is made of.
+pub(crate) struct Domain {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) redis: Arc<Redis>,
+    pub(crate) postgres: &'static Postgres,
+    /// Held while the servers run: dropped, the database is gone.
+    _database: Database<'static>,
+    _balancer: Balancer,
+    _keys: TempDir,
+}
+
+impl Domain {
+    /// Starts everything.
+    pub(crate) async fn start() -> Result<Self> {
+        let services = tokio::task::spawn_blocking(|| {
+            let postgres = Postgres::shared()?;
+            let database = postgres.database()?;
+            let redis = Redis::start(&[])?;
+            anyhow::Ok((postgres, database, redis))
+        });
+        let (postgres, database, redis) = services.await??;
+        let keys = tempfile::tempdir()?;
+        let mut balancer = Balancer::bind().await?;
+        let mut servers = Vec::new();
+        for name in NAMES {
+            let options = Options::default()
+                .for_load()
+                .set("limits.connections_per_address", "100000")
+                .set("server.endpoint", &format!("127.0.0.1:{}", balancer.port()))
+                .set("server.node_id", name)
+                .set("crypto.keys", keys.path().to_str().context("a path")?)
+                .set("storage.url", &database.url())
+                .set("storage.redis_url", &redis.url());
+            servers.push(Server::start(options).await?);
+        }
+        balancer.run(servers.iter().map(Server::port).collect());
+        Ok(Self {
+            servers,
+            redis: Arc::new(redis),
+            postgres,
+            _database: database,
+            _balancer: balancer,
+            _keys: keys,
+        })
+    }
+}

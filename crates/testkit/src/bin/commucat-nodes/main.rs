@@ -1,0 +1,73 @@
+//! `commucat-nodes`: several servers of one domain behind a load balancer, traffic, and faults of every
+//! kind; shows that nothing acknowledged is lost, nothing is shown twice and order is kept.
+
+mod domain;
+mod faults;
+mod run;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use commucat_testkit::random::Random;
+
+/// Three servers on one PostgreSQL and one Redis, under traffic and faults
+#[derive(Debug, Parser)]
+struct Args {
+    /// How long faults go on
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+
+    /// Accounts that talk
+    #[arg(long, default_value_t = 15)]
+    accounts: usize,
+
+    /// Devices of each
+    #[arg(long, default_value_t = 4)]
+    devices: usize,
+
+    /// Longest rest of a device between two messages, in milliseconds
+    #[arg(long, default_value_t = 1_500)]
+    rests: u64,
+
+    /// Repeat the random choices of another run
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Level of the clients' log, or filters, on stderr
+    #[arg(long, default_value = "error")]
+    log: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::new(&args.log);
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    log.with_writer(std::io::stderr).init();
+    let done = async {
+        let seed = args.seed.map_or_else(Random::seed, Ok)?;
+        say(&format!("seed {seed}"));
+        let plan = run::Plan {
+            lasts: Duration::from_secs(args.seconds),
+            accounts: args.accounts,
+            devices: args.devices,
+            rests_ms: args.rests,
+        };
+        say(&run::run(&plan, seed).await?);
+        anyhow::Ok(())
+    };
+    match done.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    // Whoever closed the pipe does not want it.
+    writeln!(std::io::stdout(), "{line}").ok();
+}
