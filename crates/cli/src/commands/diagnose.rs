@@ -3,6 +3,7 @@
 mod certificate;
 mod check;
 mod local;
+mod nodes;
 mod probe;
 mod remote;
 mod store;
@@ -46,4 +47,7 @@ async fn all(config: &Config, how: &args::Diagnose, checks: &mut Checks) {
     checks.push(local::clock(config, keyring.as_ref()));
     let is_running = store::check(config, how, checks).await;
     remote::check(config, keyring.as_ref(), is_running, checks).await;
+    if config.storage.redis_url.is_some() {
+        checks.push(nodes::check(config, is_running).await);
+    }
 }

@@ -35,6 +35,8 @@ pub(super) enum NodeEvent {
     Announces,
     Polls,
     TimePasses,
+    Parts,
+    Joins,
 }
 
 impl World for LinkWorld {
@@ -143,6 +145,7 @@ impl LinkWorld {
                 && self.session.as_ref().is_some_and(is_quiet),
             Event::At(at, NodeEvent::Polls),
         );
+        step(node.dispatch.is_alone(), Event::At(at, NodeEvent::Joins));
         step(
             self.nothing_is_under_way(at),
             Event::At(at, NodeEvent::TimePasses),
@@ -186,6 +189,10 @@ impl LinkWorld {
                 Event::At(at, NodeEvent::HearsTwice),
             );
             fault(plan.crashes > 0, Event::Crashes(at));
+            fault(
+                plan.partings > 0 && !node.dispatch.is_alone(),
+                Event::At(at, NodeEvent::Parts),
+            );
             fault(
                 plan.late > 0 && !node.dispatch.is_idle(),
                 Event::At(at, NodeEvent::TimePasses),

@@ -110,6 +110,14 @@ impl LinkWorld {
                     dispatch.routed(queue(), node, at, out);
                 })
             }
+            NodeEvent::Parts => {
+                self.plan.partings -= 1;
+                self.with_dispatch(at, |dispatch, at, out| dispatch.part(at, out))
+            }
+            NodeEvent::Joins => {
+                self.nodes[at].dispatch.join();
+                Ok(())
+            }
             NodeEvent::Announces => self.announce(at),
             NodeEvent::Polls => {
                 let head = Position::new(self.rows.last);

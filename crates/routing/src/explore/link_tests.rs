@@ -16,6 +16,7 @@ const CALM: Plan = Plan {
     device_moves: 0,
     author_moves: 0,
     crashes: 0,
+    partings: 0,
     late: 0,
     bug: None,
 };
@@ -57,6 +58,7 @@ fn promises_hold_when_the_network_forgets() {
     holds("a message twice", Plan { repeats: 1, ..one });
     holds("routes flushed", Plan { flushes: 1, ..one });
     holds("two lost of one", Plan { drops: 2, ..one });
+    holds("parted, one", Plan { partings: 1, ..one });
 }
 
 #[test]
@@ -109,6 +111,13 @@ fn promises_hold_in_larger_worlds_of_two_nodes() {
         },
     );
     holds("crash", Plan { crashes: 1, ..CALM });
+    holds(
+        "parted",
+        Plan {
+            partings: 1,
+            ..CALM
+        },
+    );
     holds("a message lost", Plan { drops: 1, ..CALM });
     holds("late", Plan { late: 1, ..CALM });
     holds("a message twice", Plan { repeats: 1, ..CALM });

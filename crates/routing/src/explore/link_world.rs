@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) author_moves: u8,
     /// Nodes that are killed.
     pub(super) crashes: u8,
+    /// Times that a node finds no way to the others for a while.
+    pub(super) partings: u8,
     /// Times that a node runs out of patience although an answer is under way.
     pub(super) late: u8,
     pub(super) bug: Option<Bug>,

@@ -202,7 +202,10 @@ fn a_node_that_parts_from_the_others_puts_everything_here() {
     dispatch.part(away(now), &mut out);
     dispatch.append(entry(2, 2), Reading::GoOn, away(now), &mut out);
 
-    assert_eq!(here(&out), [(1, Reading::StoreFirst), (2, Reading::GoOn)]);
+    assert_eq!(
+        here(&out),
+        [(1, Reading::StoreFirst), (2, Reading::StoreFirst)]
+    );
     assert!(dispatch.is_idle() && dispatch.is_alone());
 }
 

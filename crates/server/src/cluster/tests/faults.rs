@@ -276,8 +276,9 @@ async fn nothing_acknowledged_is_lost_and_order_is_kept_whatever_redis_forgets()
         };
         authors.spawn(author.send_all());
     }
-    let device = tokio::spawn(device(queue, Arc::clone(&slots), Arc::clone(&progress)));
-    let trouble = tokio::spawn(trouble(world, redis, slots, Arc::clone(&progress)));
+    let tasks = TaskTracker::new();
+    let device = tasks.spawn(device(queue, Arc::clone(&slots), Arc::clone(&progress)));
+    let trouble = tasks.spawn(trouble(world, redis, slots, Arc::clone(&progress)));
     while let Some(done) = authors.join_next().await {
         done.unwrap();
     }

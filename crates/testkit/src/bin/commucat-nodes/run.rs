@@ -1,6 +1,6 @@
 //! The run: people on all nodes, traffic, faults; and the verdict.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -120,7 +120,7 @@ fn line(count: &Count, verdict: &Verdict) -> String {
 }
 
 /// Writes verdict and logs beside the history.
-fn keep(domain: &Domain, verdict: &Verdict, directory: &PathBuf) -> Result<()> {
+fn keep(domain: &Domain, verdict: &Verdict, directory: &Path) -> Result<()> {
     std::fs::write(directory.join("verdict"), format!("{verdict:#?}\n"))?;
     for (number, server) in domain.servers.iter().enumerate() {
         let log = directory.join(format!("server-{number}.log"));
