@@ -1,7 +1,7 @@
-"""Our encoder's output against docs/ccp1.cddl.
+"""Our encoders' output against docs/ccp1.cddl.
 
-The hex vectors of the crate commucat-proto are what its encoder writes (its own tests compare both
-ways), so what is valid here is valid there.
+The hex vectors of the crates commucat-proto and commucat-federation are what their encoders write
+(their own tests compare both ways), so what is valid here is valid there.
 """
 
 import pathlib
@@ -13,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CDDL = (ROOT / "docs" / "ccp1.cddl").read_text()
 VECTORS = ROOT / "crates" / "proto" / "tests" / "vectors"
+EVENTS = ROOT / "crates" / "federation" / "tests" / "vectors"
 
 # Rule by file and beginning of a vector's name; the first that fits.
 FRAME_RULES = [
@@ -52,6 +53,7 @@ BARE_RULES = [
     ("results", "own_reference", "sealed-ref"),
     ("results", "directory", "directory-result"),
 ]
+EVENT_RULES = [("events", "", "event")]
 
 
 def varint(raw, at):
@@ -71,15 +73,19 @@ def payload(frame):
     return frame[at:]
 
 
-def rows(rules, cut):
+def rows(rules, cut, vectors=VECTORS):
     for file, begin, rule in rules:
-        for line in (VECTORS / f"{file}.hex").read_text().splitlines():
+        for line in (vectors / f"{file}.hex").read_text().splitlines():
             name, raw = line.split()
             if name.startswith(begin):
                 yield pytest.param(rule, cut(bytes.fromhex(raw)), id=f"{file}-{name}-{rule}")
 
 
-CASES = [*rows(FRAME_RULES, payload), *rows(BARE_RULES, lambda raw: raw)]
+CASES = [
+    *rows(FRAME_RULES, payload),
+    *rows(BARE_RULES, lambda raw: raw),
+    *rows(EVENT_RULES, lambda raw: raw, EVENTS),
+]
 
 
 def schema(rule):
