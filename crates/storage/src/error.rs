@@ -45,6 +45,20 @@ pub enum OpenError {
     /// The database cannot be opened or read.
     #[error("cannot open the database")]
     Database(#[source] BackendError),
+    /// PostgreSQL is set up so that it may lose what it has committed.
+    #[error("the database has `{setting} = {value}` and would lose what was acknowledged")]
+    Unsafe {
+        /// The setting.
+        setting: &'static str,
+        /// Its value, a word of PostgreSQL's.
+        value: String,
+    },
+    /// PostgreSQL is older than this program can use.
+    #[error("PostgreSQL {found} is too old, version 12 or later is needed")]
+    TooOld {
+        /// Its major version.
+        found: u32,
+    },
 }
 
 /// Why an operation failed. Business outcomes are values, not errors.
@@ -78,12 +92,19 @@ enum Cause {
     #[error(transparent)]
     Sqlite(Arc<rusqlite::Error>),
     #[error("{0}")]
+    Postgres(Arc<str>),
+    #[error("{0}")]
     Text(&'static str),
 }
 
 impl BackendError {
     pub(crate) const fn text(text: &'static str) -> Self {
         Self(Cause::Text(text))
+    }
+
+    /// What PostgreSQL says, without anything of a row.
+    pub(crate) fn postgres(text: &str) -> Self {
+        Self(Cause::Postgres(text.into()))
     }
 }
 
@@ -105,7 +126,9 @@ impl OpenError {
             | Self::UnknownSchema
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
-            | Self::Setting(_) => {
+            | Self::Setting(_)
+            | Self::Unsafe { .. }
+            | Self::TooOld { .. } => {
                 StoreError::Unavailable(BackendError::text("the database cannot be opened again"))
             }
         }

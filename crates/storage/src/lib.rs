@@ -17,10 +17,14 @@
 #[cfg(test)]
 mod conformance;
 mod error;
+mod postgres;
 mod sqlite;
 mod store;
+mod stored;
+mod tally;
 
 pub use error::{OpenError, StoreError};
+pub use postgres::url::{PostgresUrl, UrlError};
 pub use store::capabilities::CapabilityChange;
 pub use store::clock::ExpiryClock;
 pub use store::devices::{

@@ -9,6 +9,7 @@ use commucat_proto::time::Timestamp;
 use rusqlite::Connection;
 
 use crate::store::{Counters, Options};
+use crate::tally::Tally;
 use crate::{ExpiryClock, OpenError, StoreError};
 
 mod bodies;
@@ -31,14 +32,12 @@ mod queues;
 mod readers;
 mod schema;
 mod shown;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use readers::Readers;
 use shown::ShownGaps;
-use tally::Tally;
 use writer::{Tx, Writer};
 
 /// Rows that one bounded step of a sweep touches at most.

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::outbox::OutboxLimits;
-use crate::sqlite;
-use crate::{ExpiryClock, OpenError, StoreError};
+use crate::{ExpiryClock, OpenError, PostgresUrl, StoreError, postgres, sqlite};
 
 pub(crate) mod capabilities;
 pub(crate) mod clock;
@@ -23,10 +22,11 @@ pub(crate) mod queues;
 #[derive(Clone)]
 pub struct Store(pub(crate) Backend);
 
-/// The backends. PostgreSQL becomes the second variant.
+/// The backends.
 #[derive(Clone)]
 pub(crate) enum Backend {
     Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 /// Calls the same inherent method on whichever backend is open.
@@ -34,6 +34,7 @@ macro_rules! on_backend {
     ($store:expr, $backend:ident => $call:expr) => {
         match &$store.0 {
             $crate::store::Backend::Sqlite($backend) => $call,
+            $crate::store::Backend::Postgres($backend) => $call,
         }
     };
 }
@@ -48,14 +49,22 @@ pub enum Location {
         /// The data directory.
         directory: PathBuf,
     },
+    /// A database of PostgreSQL 12 or later, in the schema that is first in its search path. Several
+    /// processes may have it open.
+    Postgres {
+        /// Where, as whom, and how.
+        url: PostgresUrl,
+    },
 }
 
 impl Location {
-    /// Whether a store was made there, to tell a wrong directory before one is made.
+    /// Whether a store was made there, to tell a wrong directory before one is made. Of a database,
+    /// which somebody has made in any case, this cannot be told without opening it: `true`.
     #[must_use]
     pub fn is_made(&self) -> bool {
         match self {
             Self::Sqlite { directory } => sqlite::is_made(directory),
+            Self::Postgres { .. } => true,
         }
     }
 }
@@ -63,11 +72,12 @@ impl Location {
 /// How the store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long to wait for another process to let go of an embedded store.
+    /// How long to wait for another process to let go of an embedded store. (For one that migrates
+    /// the same database the wait is a minute.)
     pub lock_wait: Duration,
     /// Whether an older schema is brought up to date.
     pub migrations: Migrations,
-    /// Connections for reads.
+    /// Connections for reads. A database gets a few more for what changes something.
     pub readers: usize,
     /// What a queue holds at most.
     pub queues: QueueLimits,
@@ -153,6 +163,10 @@ impl Store {
                 .await
                 .map(Backend::Sqlite)
                 .map(Self),
+            Location::Postgres { url } => postgres::Postgres::open(&url, options)
+                .await
+                .map(Backend::Postgres)
+                .map(Self),
         }
     }
 
@@ -217,6 +231,7 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Backend::Sqlite(_) => f.write_str("Store(sqlite)"),
+            Backend::Postgres(_) => f.write_str("Store(postgres)"),
         }
     }
 }

@@ -4,14 +4,13 @@ use commucat_proto::id::{AccountId, DeviceId};
 use commucat_proto::time::Timestamp;
 use rusqlite::params;
 
-use super::convert::{bytes, checksum, millis, queue_id, signed, text_id};
+use super::convert::{bytes, millis, queue_id, signed, text_id};
 use super::writer::Tx;
 use super::{SWEEP_ROWS, Sqlite, capabilities};
 use crate::StoreError;
 use crate::store::Store;
 use crate::store::key_packages::{Access, Claim, ClaimedPackage};
-
-const DAY_MS: u64 = 24 * 3600 * 1000;
+use crate::stored::{claim_name, claim_subject, day};
 
 impl Sqlite {
     pub(crate) async fn claim_packages(
@@ -36,7 +35,7 @@ fn hand_out(
     if !allowed || !account_exists(tx, &claim.account)? {
         return Ok(None);
     }
-    let name = name_of(claim);
+    let name = claim_name(claim);
     forget_old_claim(tx, &name, now)?;
     let is_new = tx.execute(
         "INSERT INTO claims (claim, claimed_at) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
@@ -49,21 +48,6 @@ fn hand_out(
         }
     }
     claimed(tx, &name).map(Some)
-}
-
-/// A claim is repeated by the same domain with the same right for the same account, or it is another
-/// claim.
-fn name_of(claim: &Claim) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(claim.id.as_bytes());
-    hasher.update(claim.account.as_str().as_bytes());
-    match &claim.access {
-        Access::Capability(hash) => hasher.update(hash.as_bytes()),
-        Access::Own(device) => hasher.update(device.as_str().as_bytes()),
-        Access::Nothing => hasher.update(&[0; 32]),
-    };
-    hasher.update(claim.origin.as_str().as_bytes());
-    *hasher.finalize().as_bytes()
 }
 
 fn account_exists(tx: &Tx<'_>, account: &AccountId) -> Result<bool, StoreError> {
@@ -89,23 +73,14 @@ fn horizon(now: Timestamp) -> i64 {
 
 /// Counts the claim against its budgets; `false` if one of them is used up.
 fn use_budgets(tx: &Tx<'_>, claim: &Claim, now: Timestamp) -> Result<bool, StoreError> {
-    let account = claim.account.as_str();
-    let domain = subject(account, "domain", claim.origin.as_str().as_bytes());
+    let account = &claim.account;
+    let domain = claim_subject(account, "domain", claim.origin.as_str().as_bytes());
     let mut within = use_budget(tx, &domain, claim.budgets.per_domain, now)?;
     if let Access::Capability(hash) = &claim.access {
-        let capability = subject(account, "capability", hash.as_bytes());
+        let capability = claim_subject(account, "capability", hash.as_bytes());
         within &= use_budget(tx, &capability, claim.budgets.per_capability, now)?;
     }
     Ok(within)
-}
-
-fn subject(account: &str, kind: &str, raw: &[u8]) -> [u8; 16] {
-    let mut text = Vec::with_capacity(account.len() + kind.len() + raw.len() + 2);
-    for part in [account.as_bytes(), kind.as_bytes(), raw] {
-        text.extend_from_slice(part);
-        text.push(0);
-    }
-    checksum(&text)
 }
 
 fn use_budget(
@@ -121,10 +96,6 @@ fn use_budget(
         |row| row.get(0),
     )?;
     Ok(used.is_some_and(|used| used <= signed(most)))
-}
-
-fn day(now: Timestamp) -> i64 {
-    signed(now.as_millis() / DAY_MS)
 }
 
 /// The devices that a package is taken of: all of the account but the one that asks.

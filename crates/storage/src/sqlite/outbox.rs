@@ -8,14 +8,15 @@ use commucat_proto::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::Sqlite;
-use super::convert::{bytes, checksum, length, millis, signed, text_id, time, unsigned};
-use super::tally::Tally;
+use super::convert::{bytes, length, millis, signed, text_id, time, unsigned};
 use super::writer::Tx;
 use crate::store::outbox::{
     NewOutboxEntry, NodeId, OutboxContent, OutboxLane, OutboxPage, OutboxRow, OutboxRowId,
     OutboxState, Outboxed,
 };
 use crate::store::queues::QueuePosition;
+use crate::stored::outbox_checksum;
+use crate::tally::Tally;
 use crate::{ExpiryClock, StoreError};
 
 impl Sqlite {
@@ -157,7 +158,7 @@ pub(super) fn append(
             next,
             entry.key.as_bytes(),
             millis(now),
-            checksum_of(&entry.event, entry.return_to.as_deref()),
+            outbox_checksum(&entry.event, entry.return_to.as_deref()),
             entry.event.as_ref(),
             entry.return_to.as_deref(),
         ],
@@ -263,7 +264,7 @@ fn read(row: &Row<'_>, tally: &Tally) -> rusqlite::Result<OutboxRow> {
     let return_to = row.get_ref(5)?.as_blob_or_null()?;
     let return_to = return_to.map(Bytes::copy_from_slice);
     let stored: [u8; 16] = row.get(3)?;
-    let content = if stored == checksum_of(&event, return_to.as_deref()) {
+    let content = if stored == outbox_checksum(&event, return_to.as_deref()) {
         OutboxContent::Event { event, return_to }
     } else {
         tally.count_corrupt();
@@ -275,11 +276,4 @@ fn read(row: &Row<'_>, tally: &Tally) -> rusqlite::Result<OutboxRow> {
         stored_at: time(row, 2)?,
         content,
     })
-}
-
-fn checksum_of(event: &[u8], return_to: Option<&[u8]>) -> [u8; 16] {
-    match return_to {
-        None => checksum(event),
-        Some(return_to) => checksum(&[event, return_to].concat()),
-    }
 }

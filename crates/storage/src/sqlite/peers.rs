@@ -10,6 +10,7 @@ use super::writer::Tx;
 use crate::store::peers::{
     PeerFollowed, PeerFound, PeerRecord, PeerSource, PeerStatus, PreviousKey, day_of,
 };
+use crate::stored::{source_code, source_of, status_code, status_of};
 use crate::{Store, StoreError};
 
 const COLUMNS: &str = "domain, domain_key, serial, previous_key, previous_until, status, source,
@@ -237,37 +238,4 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PeerRecord> {
         first_contact: day(8)?,
         last_contact: day(9)?,
     })
-}
-
-const fn status_code(status: PeerStatus) -> i64 {
-    match status {
-        PeerStatus::Active => 1,
-        PeerStatus::Pending => 2,
-        PeerStatus::Blocked => 3,
-    }
-}
-
-/// What is written by nobody counts as blocked.
-const fn status_of(code: i64) -> PeerStatus {
-    match code {
-        1 => PeerStatus::Active,
-        2 => PeerStatus::Pending,
-        _ => PeerStatus::Blocked,
-    }
-}
-
-const fn source_code(source: PeerSource) -> i64 {
-    match source {
-        PeerSource::Static => 1,
-        PeerSource::Operator => 2,
-        PeerSource::Discovered => 3,
-    }
-}
-
-const fn source_of(code: i64) -> PeerSource {
-    match code {
-        1 => PeerSource::Static,
-        2 => PeerSource::Operator,
-        _ => PeerSource::Discovered,
-    }
 }

@@ -10,7 +10,6 @@ use super::Sqlite;
 use super::convert::{bytes, checksum, millis, random_id, signed, time, unsigned};
 use super::line::{GAP, Line, Removed};
 use super::shown::ShownGaps;
-use super::tally::Tally;
 use super::writer::Tx;
 use crate::StoreError;
 use crate::store::QueueLimits;
@@ -18,6 +17,7 @@ use crate::store::queues::{
     Content, Delivery, EntryKind, Left, NewEntry, Page, QueuePosition, QueueSpooled, QueueState,
     Reference, ReferenceState, Refusal, Row, RowId, Spooled,
 };
+use crate::tally::Tally;
 
 impl Sqlite {
     pub(crate) async fn spool(

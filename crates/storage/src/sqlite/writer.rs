@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::bodies::Bodies;
 use super::open;
 use super::shown::ShownGaps;
-use super::tally::Tally;
 use crate::store::QueueLimits;
 use crate::store::outbox::OutboxLimits;
+use crate::tally::Tally;
 use crate::{OpenError, StoreError};
 
 /// Requests that wait before senders wait.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::store::Counters;
 
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     commits: AtomicU64,
     rows: AtomicU64,
     write_requests: AtomicU64,
@@ -14,24 +14,24 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count_commit(&self, rows: u64) {
+    pub(crate) fn count_commit(&self, rows: u64) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    pub(super) fn count_write_request(&self) {
+    pub(crate) fn count_write_request(&self) {
         self.write_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_read(&self) {
+    pub(crate) fn count_read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_corrupt(&self) {
+    pub(crate) fn count_corrupt(&self) {
         self.corrupt.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn snapshot(&self) -> Counters {
+    pub(crate) fn snapshot(&self) -> Counters {
         Counters {
             commits: self.commits.load(Ordering::Relaxed),
             rows: self.rows.load(Ordering::Relaxed),
