@@ -46,7 +46,7 @@ pub fn check(filter: &str) -> Result<(), TelemetryError> {
 }
 
 /// Crates below us whose lines may hold addresses, headers, frames or SQL.
-const SILENT: [&str; 10] = [
+const SILENT: [&str; 13] = [
     "pingora_core",
     "pingora_runtime",
     "h2",
@@ -57,6 +57,9 @@ const SILENT: [&str; 10] = [
     "tungstenite",
     "tokio_tungstenite",
     "rusqlite",
+    "tokio_postgres",
+    "tokio_postgres_rustls",
+    "deadpool",
 ];
 
 fn filter_of(text: &str) -> Result<EnvFilter, TelemetryError> {
