@@ -16,7 +16,7 @@ mod value;
 pub use blocks::{Admin, Config, Crypto, Federation, Ledger, Limits, Server, Storage};
 pub use effective::Effective;
 pub use error::{ConfigError, Origin};
-pub use reference::{Setting, environment_sample, example, settings};
+pub use reference::{Setting, environment_sample, example, page, settings};
 pub use source::Sources;
 pub use value::{
     FederationPolicy, LedgerSink, LogFormat, Network, Registration, Secret, Size, StorageBackend,

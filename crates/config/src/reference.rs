@@ -42,15 +42,16 @@ impl Setting {
         (self.default_toml)(self.default)
     }
 
+    /// The meaning in one line.
+    fn meaning(&self) -> String {
+        let lines: Vec<_> = self.meaning.iter().map(|line| line.trim()).collect();
+        lines.join(" ")
+    }
+
     /// The meaning in one line, with the range.
     #[must_use]
     pub fn sentence(&self) -> String {
-        let mut sentence = self
-            .meaning
-            .iter()
-            .map(|line| line.trim())
-            .collect::<Vec<_>>()
-            .join(" ");
+        let mut sentence = self.meaning();
         if let Some((low, high)) = self.range {
             let _infallible = write!(sentence, " From {low} to {high}.");
         }
@@ -117,17 +118,67 @@ pub fn environment_sample() -> String {
     text
 }
 
+/// The page `docs/CONFIGURATION.md`: every setting with type, default, variable and meaning.
+#[must_use]
+pub fn page() -> String {
+    let mut text = String::from(
+        "# Configuration reference\n\n\
+         Made from the code by `cargo run -p commucat-config --example reference -- write`; a test compares \
+         it. How the settings\nwork together is told in [SERVER_GUIDE.md](SERVER_GUIDE.md).\n\n\
+         Sources, each over the one before: the defaults, `commucat.toml`, environment variables, flags \
+         (`--set block.key=value`).\nDurations have a unit: ms, s, m, h, d. Sizes too: B, KiB, MiB, GiB. \
+         Lists are TOML arrays, in variables separated by commas.\nAn unknown key or variable of a \
+         block is an error that names the nearest one.\n",
+    );
+    let mut block = "";
+    for setting in settings() {
+        if setting.block != block {
+            block = setting.block;
+            let _infallible = write!(
+                text,
+                "\n## [{block}]\n\n| key | type | default | environment variable | meaning |\n\
+                 |---|---|---|---|---|\n"
+            );
+        }
+        let _infallible = writeln!(
+            text,
+            "| `{}` | {} | {} | `{}` | {} |",
+            setting.key(),
+            cell(&kind(setting)),
+            if setting.default.is_empty() {
+                "empty".to_owned()
+            } else {
+                format!("`{}`", setting.default)
+            },
+            setting.variable(),
+            cell(&setting.meaning()),
+        );
+    }
+    text
+}
+
+/// The type in words, with its range.
+fn kind(setting: &Setting) -> String {
+    match setting.range {
+        Some((low, high)) => format!("{}, {low} to {high}", setting.kind),
+        None if setting.kind.contains(", ") => format!("one of: {}", setting.kind),
+        None => setting.kind.to_owned(),
+    }
+}
+
+/// Text for a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
 fn comment(setting: &Setting) -> Vec<String> {
     let mut lines: Vec<String> = setting
         .meaning
         .iter()
         .map(|line| line.trim().to_owned())
         .collect();
-    let closed = setting.kind.contains(", ");
-    match (setting.range, closed) {
-        (Some((low, high)), _) => lines.push(format!("({}, {low} to {high})", setting.kind)),
-        (None, true) => lines.push(format!("(one of: {})", setting.kind)),
-        (None, false) => {}
+    if setting.range.is_some() || setting.kind.contains(", ") {
+        lines.push(format!("({})", kind(setting)));
     }
     lines
 }

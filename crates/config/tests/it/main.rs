@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use commucat_config::{
-    Config, LedgerSink, Registration, Sources, environment_sample, example, settings,
+    Config, LedgerSink, Registration, Sources, environment_sample, example, page, settings,
 };
 
 fn file(text: &str) -> Sources {
@@ -181,9 +181,10 @@ fn the_example_files_of_the_repository_are_those_of_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
 
-    // `cargo run -p commucat-config --example reference` makes them anew.
+    // `cargo run -p commucat-config --example reference -- write` makes them anew.
     assert_eq!(read("commucat.toml"), example());
     assert_eq!(read(".env.sample"), environment_sample());
+    assert_eq!(read("docs/CONFIGURATION.md"), page());
 }
 
 #[test]
