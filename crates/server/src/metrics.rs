@@ -1,6 +1,7 @@
 //! Metrics: one handle for each, made once; labels come from enums, so their number is known.
 
 pub mod label;
+mod reference;
 
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use self::reference::page;
 
 use self::label::{
     Ack, By, Direction, Frame, Handshake, Lifecycle, Path, Protocol, Refusal, Return, Route,
@@ -110,12 +113,12 @@ impl Metrics {
             handshakes: page.counters("handshakes", "Device handshakes by how they ended"),
             frames_in: page.counters("frames_received", "Frames received by type"),
             frames_out: page.counters("frames_sent", "Frames sent by type"),
-            bytes: page.counters("carrier_bytes", "Sealed bytes of sessions by direction"),
+            bytes: page.bytes_by("carrier", "Sealed bytes of sessions by direction"),
             acks: page.counters("acks", "Durable frames acknowledged to authors by status"),
             custody_seconds: page.seconds("custody", "From a durable frame's arrival to its ACK"),
             deliveries: page.counters("deliveries", "Entries acknowledged by devices by source"),
             returned: page.counters("returned", "Frames returned to authors by reason"),
-            mailbox_bytes: page.gauge("mailbox_bytes", "Bytes in memory of all mailboxes"),
+            mailbox_bytes: page.bytes("mailbox", "Bytes in memory of all mailboxes"),
             mailboxes: page.gauge("mailboxes", "Mailboxes in use"),
             spooled: page.counter("spooled_entries", "Entries written to queues in the store"),
             spool_batches: page.counter("spool_batches", "Batches in which they were written"),
@@ -181,12 +184,23 @@ impl Page {
         histogram
     }
 
+    fn bytes(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.0
+            .register_with_unit(name, help, Unit::Bytes, gauge.clone());
+        gauge
+    }
+
+    fn bytes_by<L: label::Label>(&mut self, name: &str, help: &str) -> By<L, Counter> {
+        By::make(|family| self.0.register_with_unit(name, help, Unit::Bytes, family))
+    }
+
     fn counters<L: label::Label>(&mut self, name: &str, help: &str) -> By<L, Counter> {
-        By::register(&mut self.0, name, help)
+        By::make(|family| self.0.register(name, help, family))
     }
 
     fn gauges<L: label::Label>(&mut self, name: &str, help: &str) -> By<L, Gauge> {
-        By::register(&mut self.0, name, help)
+        By::make(|family| self.0.register(name, help, family))
     }
 }
 

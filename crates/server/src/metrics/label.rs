@@ -4,7 +4,6 @@ use std::fmt::Debug;
 
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::{MetricType, TypedMetric};
-use prometheus_client::registry::Registry;
 
 /// A closed set of label values.
 pub trait Label: Copy + Debug + Eq + 'static {
@@ -16,6 +15,9 @@ pub trait Label: Copy + Debug + Eq + 'static {
     /// The value on the page.
     fn text(self) -> &'static str;
 }
+
+/// A family with one label.
+pub(super) type Labelled<M> = Family<[(&'static str, &'static str); 1], M>;
 
 /// One metric for each value of a label.
 #[derive(Clone, Debug)]
@@ -37,14 +39,15 @@ impl<L: Label, M> By<L, M> {
         self.0.iter()
     }
 
-    pub(super) fn register(registry: &mut Registry, name: &str, help: &str) -> Self
+    /// One for each value, all of them in the family that `register` is given.
+    pub(super) fn make(register: impl FnOnce(Labelled<M>)) -> Self
     where
         M: Clone + Default + TypedMetric + Debug + Send + Sync + 'static,
         M: prometheus_client::encoding::EncodeMetric,
         fn() -> M: MetricConstructor<M>,
     {
         let _kind: MetricType = M::TYPE;
-        let family = Family::<[(&'static str, &'static str); 1], M>::default();
+        let family = Labelled::<M>::default();
         let each = L::ALL.iter().map(|label| {
             (
                 *label,
@@ -52,7 +55,7 @@ impl<L: Label, M> By<L, M> {
             )
         });
         let each = each.collect();
-        registry.register(name, help, family);
+        register(family);
         Self(each, M::default())
     }
 }
