@@ -9,7 +9,7 @@ use commucat_storage::{Migrations, OpenError, Options, Store};
 
 use crate::listen::ports;
 use crate::tls::Identity;
-use crate::tls::certificate::{Certificate, host_of};
+use crate::tls::certificate::{Certificate, CertificateError, host_of};
 use crate::{clock, start, telemetry};
 
 /// A certificate that ends sooner is worth a word.
@@ -74,8 +74,10 @@ fn certificate(config: &Config) -> Vec<Finding> {
         Err(error) => return vec![bad("certificate", &error)],
     };
     let mut findings = Vec::new();
-    match Identity::load(chain, key) {
+    match Identity::load(chain, key, &config.server.domain) {
         Ok(_) => findings.push(Finding::Good("certificate and key fit together".to_owned())),
+        // Said below for domain and endpoint.
+        Err(CertificateError::Name { .. }) => {}
         Err(error) => findings.push(bad("certificate", &error)),
     }
     let endpoint = config.endpoint();

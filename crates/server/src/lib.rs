@@ -22,6 +22,7 @@ mod mailbox;
 pub mod metrics;
 mod reload;
 mod router;
+mod service;
 mod session;
 pub mod shutdown;
 pub mod start;

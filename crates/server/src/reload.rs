@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{Public, describe};
 use crate::chain::chain;
 use crate::keys::Keys;
+use crate::service;
 use crate::tls::Identity;
 
 /// How often the files are looked at.
@@ -48,8 +49,10 @@ impl Reloader {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = hangup.recv() => {
+                    service::reloading();
                     self.reload_certificate();
                     self.reload_keys();
+                    service::ready();
                 }
                 _ = look.tick() => {}
             }

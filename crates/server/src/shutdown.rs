@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::listen::Shell;
 use crate::metrics::Metrics;
 use crate::metrics::label::Lifecycle;
+use crate::service;
 
 /// What closing the store may take after the grace: everything in it is on disk already.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -104,6 +105,7 @@ impl ShutdownSignalWatch for Watch {
             () = asked.cancelled() => tracing::info!("asked to end"),
         }
         tracing::info!("ending");
+        service::stopping();
         let ending = self.ending.lock().take();
         if let (Some(ending), Some(runtime)) = (ending, self.runtime.get()) {
             let ended = runtime.spawn(ending.run());

@@ -33,7 +33,7 @@ use crate::reload::Reloader;
 use crate::shutdown::Ending;
 use crate::tls::Identity;
 use crate::tls::certificate::{self, CertificateError};
-use crate::{admin, clock, http, welcome};
+use crate::{admin, clock, http, service, welcome};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +124,7 @@ impl Ground {
         if config.server.tls_certificate.is_none() {
             certificate::ensure(&chain, &key, &config.server.domain)?;
         }
-        let identity = Identity::load(chain, key)?;
+        let identity = Identity::load(chain, key, &config.server.domain)?;
         let open_keys = if config.storage.redis_url.is_some() {
             Keys::open_copy
         } else {
@@ -233,6 +233,7 @@ fn serve(config: &Arc<Config>, first: welcome::Welcome, beside: Beside, ending: 
         let handle = tokio::runtime::Handle::current();
         engine.start();
         handle.spawn(admin::run(admin, stop.clone()));
+        handle.spawn(service::beat(stop.clone()));
         handle.spawn(reloader.run(stop));
         handle.spawn(first.announce(metrics));
         // Set once: a service starts once.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use commucat_proto::id::Domain;
 use parking_lot::RwLock;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
@@ -21,6 +22,7 @@ pub struct Identity(Arc<Inner>);
 struct Inner {
     certificate: PathBuf,
     key: PathBuf,
+    domain: Domain,
     current: RwLock<Arc<CertifiedKey>>,
 }
 
@@ -31,16 +33,22 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads certificate chain and key.
+    /// Reads certificate chain and key, which must name `domain`.
     ///
     /// # Errors
     ///
     /// [`CertificateError`].
-    pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
-        let current = RwLock::new(Arc::new(certificate::load(&certificate, &key)?));
+    pub fn load(
+        certificate: PathBuf,
+        key: PathBuf,
+        domain: &Domain,
+    ) -> Result<Self, CertificateError> {
+        let current = certificate::load(&certificate, &key, domain)?;
+        let current = RwLock::new(Arc::new(current));
         Ok(Self(Arc::new(Inner {
             certificate,
             key,
+            domain: domain.clone(),
             current,
         })))
     }
@@ -51,8 +59,9 @@ impl Identity {
     ///
     /// [`CertificateError`]; the certificate in use stays.
     pub fn reload(&self) -> Result<(), CertificateError> {
-        let new = Arc::new(certificate::load(&self.0.certificate, &self.0.key)?);
-        *self.0.current.write() = new;
+        let own = &*self.0;
+        let new = certificate::load(&own.certificate, &own.key, &own.domain)?;
+        *own.current.write() = Arc::new(new);
         Ok(())
     }
 

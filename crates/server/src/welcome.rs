@@ -19,6 +19,7 @@ use crate::clock;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::metrics::label::Lifecycle;
+use crate::service;
 use crate::start::{StartError, places};
 
 /// Accounts that the first invite opens: the operator and the first friends.
@@ -98,6 +99,7 @@ impl Welcome {
             endpoint.as_str(),
             places(addresses)
         ));
+        service::ready();
     }
 }
 

@@ -37,6 +37,16 @@ pub enum CertificateError {
     /// Certificate and key do not belong together, or the key has a kind that TLS 1.3 lacks.
     #[error("certificate and key do not fit together")]
     Mismatch(#[source] rustls::Error),
+    /// The certificate is somebody else's: no client would take it for this server's.
+    #[error("{} is not for `{}`, the domain of this server, but for: {names}", path.display(), domain.as_str())]
+    Name {
+        /// The certificate's file.
+        path: PathBuf,
+        /// `server.domain`
+        domain: Domain,
+        /// What it names.
+        names: String,
+    },
     /// A self-signed certificate could not be made.
     #[error("cannot make a self-signed certificate")]
     Make(#[source] rcgen::Error),
@@ -110,6 +120,17 @@ impl Certificate {
             Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
             None => name == host,
         })
+    }
+
+    /// What it names, for people.
+    fn all_names(&self) -> String {
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        let all: Vec<_> = self.names.iter().cloned().chain(addresses).collect();
+        if all.is_empty() {
+            // A common name is not enough: clients have not read it for years (RFC 9525).
+            return "nothing, it has no subjectAltName".to_owned();
+        }
+        all.join(", ")
     }
 }
 
@@ -189,8 +210,20 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertificateError> {
     fs::rename(&beside, path).map_err(failed)
 }
 
-/// Reads chain and key and checks that they belong together.
-pub(super) fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
+/// Reads chain and key and checks that they belong together and to `domain`.
+pub(super) fn load(
+    certificate: &Path,
+    key: &Path,
+    domain: &Domain,
+) -> Result<CertifiedKey, CertificateError> {
+    let shown = Certificate::read(certificate)?;
+    if !shown.covers(host_of(domain)) {
+        return Err(CertificateError::Name {
+            path: certificate.to_owned(),
+            domain: domain.clone(),
+            names: shown.all_names(),
+        });
+    }
     let chain = chain(certificate)?;
     let secret = read(key)?;
     let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| CertificateError::Content {
@@ -251,7 +284,7 @@ mod tests {
             0o600
         );
         assert!(!ensure(&certificate, &key, &domain).unwrap());
-        assert!(load(&certificate, &key).is_ok());
+        assert!(load(&certificate, &key, &domain).is_ok());
     }
 
     #[test]
@@ -262,9 +295,29 @@ mod tests {
         ensure(&file("a.crt"), &file("a.key"), &domain).unwrap();
         ensure(&file("b.crt"), &file("b.key"), &domain).unwrap();
 
-        let error = load(&file("a.crt"), &file("b.key")).map(drop).unwrap_err();
+        let error = load(&file("a.crt"), &file("b.key"), &domain)
+            .map(drop)
+            .unwrap_err();
 
         assert!(matches!(error, CertificateError::Mismatch(_)), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_of_another_domain_is_refused_with_what_it_names() {
+        let place = tempfile::tempdir().unwrap();
+        let (certificate, key) = (place.path().join("a.crt"), place.path().join("a.key"));
+        let theirs = Domain::parse("other.example").unwrap();
+        let ours = Domain::parse("chat.example:8443").unwrap();
+        ensure(&certificate, &key, &theirs).unwrap();
+
+        let error = load(&certificate, &key, &ours).map(drop).unwrap_err();
+
+        let expected = format!(
+            "{} is not for `chat.example:8443`, the domain of this server, but for: other.example, \
+             localhost, 127.0.0.1, ::1",
+            certificate.display()
+        );
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

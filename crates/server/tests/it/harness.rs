@@ -115,7 +115,7 @@ impl Server {
         let (chain, key) = (config.tls_certificate_path(), config.tls_key_path());
         certificate::ensure(&chain, &key, &config.server.domain).unwrap();
         let certificate = CertificateDer::from_pem_file(&chain).unwrap();
-        let identity = Identity::load(chain, key).unwrap();
+        let identity = Identity::load(chain, key, &config.server.domain).unwrap();
         let keys = Keys::open(&config.keys_path(), &config.server.domain, clock::now()).unwrap();
         let (engine, metrics) = (
             Arc::new(Echo {

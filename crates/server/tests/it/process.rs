@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -185,6 +186,75 @@ fn without_connections_sigterm_ends_the_process_at_once() {
 
     running.signal("TERM");
 
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_certificate_of_another_domain_ends_the_process() {
+    let place = tempfile::tempdir().unwrap();
+    drop(Running::start(&mut server(place.path())));
+
+    let made = run(server(place.path()).args(["--domain", "other.example"]));
+    let given = run(server(place.path()).args([
+        "--domain=other.example",
+        "--data=elsewhere",
+        "--set=server.tls_certificate=commucat-data/tls/certificate.pem",
+        "--set=server.tls_key=commucat-data/tls/key.pem",
+    ]));
+
+    for output in [made, given] {
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            error(&output).replace("./", ""),
+            "Error: the TLS certificate cannot be used\n  caused by: \
+             commucat-data/tls/certificate.pem is not for `other.example`, the domain of this \
+             server, but for: localhost, 127.0.0.1, ::1\n"
+        );
+    }
+}
+
+/// The next message to the service manager.
+fn told(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 1024];
+    let length = manager.recv(&mut buffer).unwrap();
+    String::from_utf8(buffer[..length].to_vec()).unwrap()
+}
+
+/// Waits for a message that begins so, past others.
+fn until_told(manager: &UnixDatagram, beginning: &str) -> String {
+    loop {
+        let message = told(manager);
+        if message.starts_with(beginning) {
+            return message;
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_every_step() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut command = server(place.path());
+    command
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "100000");
+
+    let mut running = Running::start(&mut command);
+
+    until_told(&manager, "READY=1");
+    for _ in 0..3 {
+        until_told(&manager, "WATCHDOG=1");
+    }
+    running.signal("HUP");
+    let reloading = until_told(&manager, "RELOADING=1");
+    assert!(reloading.contains("\nMONOTONIC_USEC="), "{reloading}");
+    until_told(&manager, "READY=1");
+    running.signal("TERM");
+    until_told(&manager, "STOPPING=1");
     assert_eq!(running.child.wait().unwrap().code(), Some(0));
 }
 
