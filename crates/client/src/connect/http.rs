@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{Method, Request, StatusCode};
 use rustls_pki_types::ServerName;
@@ -75,7 +75,16 @@ pub(crate) struct Http {
 /// Both halves of a `/connect` stream.
 pub(crate) struct Stream {
     pub(crate) out: SendStream<Bytes>,
-    pub(crate) input: RecvStream,
+    pub(crate) input: Input,
+}
+
+/// What the server sends on a `/connect` stream.
+pub(crate) enum Input {
+    /// Its answer is not here yet. Nobody waits for that: the first frame goes out with the request, and
+    /// proxies exist that hand the answer on with the first bytes of its body only.
+    Awaited(ResponseFuture),
+    /// The answer was 200.
+    Open(RecvStream),
 }
 
 impl Http {
@@ -154,27 +163,20 @@ impl Http {
             .map_err(|_| ClientError::Timeout)?
     }
 
-    /// Opens the stream for a session.
+    /// Opens the stream for a session. Whether the server takes it shows at the first read.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Http`] unless it answers 200.
+    /// [`ClientError::Http`] if the connection has ended.
     pub(crate) async fn connect(&mut self) -> Result<Stream, ClientError> {
-        let work = async {
-            let (response, out) = self.send(&Method::POST, "/connect", false).await?;
-            let response = response.await.map_err(|error| http_error(&error))?;
-            if response.status() != StatusCode::OK {
-                let status = response.status().as_u16();
-                return Err(ClientError::Http(format!("`/connect` answered {status}")));
-            }
-            Ok(Stream {
-                out,
-                input: response.into_body(),
-            })
-        };
-        tokio::time::timeout(STEP, work)
+        let work = self.send(&Method::POST, "/connect", false);
+        let (response, out) = tokio::time::timeout(STEP, work)
             .await
-            .map_err(|_| ClientError::Timeout)?
+            .map_err(|_| ClientError::Timeout)??;
+        Ok(Stream {
+            out,
+            input: Input::Awaited(response),
+        })
     }
 
     async fn send(
@@ -182,7 +184,7 @@ impl Http {
         method: &Method,
         path: &str,
         ends: bool,
-    ) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>), ClientError> {
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), ClientError> {
         let mut ready = self
             .requests
             .clone()
@@ -208,16 +210,34 @@ impl Http {
 impl Stream {
     /// The next bytes from the server; `None` at the end of the stream.
     ///
+    /// # Errors
+    ///
+    /// [`ClientError::Http`] if the stream breaks, or was not answered by 200.
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: nothing is taken before the future is ready.
-    pub(crate) async fn read(input: &mut RecvStream) -> Result<Option<Bytes>, ClientError> {
-        match input.data().await {
-            None => Ok(None),
-            Some(Err(error)) => Err(http_error(&error)),
-            Some(Ok(chunk)) => {
-                release(input, chunk.len())?;
-                Ok(Some(chunk))
+    pub(crate) async fn read(input: &mut Input) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            match input {
+                Input::Awaited(response) => {
+                    let response = response.await.map_err(|error| http_error(&error))?;
+                    if response.status() != StatusCode::OK {
+                        let status = response.status().as_u16();
+                        return Err(ClientError::Http(format!("`/connect` answered {status}")));
+                    }
+                    *input = Input::Open(response.into_body());
+                }
+                Input::Open(body) => {
+                    return match body.data().await {
+                        None => Ok(None),
+                        Some(Err(error)) => Err(http_error(&error)),
+                        Some(Ok(chunk)) => {
+                            release(body, chunk.len())?;
+                            Ok(Some(chunk))
+                        }
+                    };
+                }
             }
         }
     }
