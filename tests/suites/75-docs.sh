@@ -1,5 +1,5 @@
 about="every command of README and guides in a reader's order, links, both languages, lists made from code"
-packages=(openssl:openssl unshare:util-linux ip:iproute2)
+packages=(openssl:openssl unshare:util-linux ip:iproute2 sqlite3:sqlite3 jq:jq pkill:procps curl:curl)
 
 # ./test docs [PART]...: pages, commands
 run() {
