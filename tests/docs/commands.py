@@ -208,12 +208,12 @@ def walk(path: str, programs: str, root: Path) -> tuple[int, int]:
                     name = mark.get("in", name)
                     walker.block(mark, code, name)
                     ran += part == len(texts)
+            if path == "README.md" and os.environ.get("PICTURE"):
+                picture.draw([walker.terminals[name] for name in ("alice", "bob")], Path(os.environ["PICTURE"]))
         except SystemExit as error:
             raise SystemExit(f"{path}: {error}") from None
         finally:
             walker.end()
-        if path == "README.md" and os.environ.get("PICTURE"):
-            picture.draw([walker.terminals[name] for name in ("alice", "bob")], Path(os.environ["PICTURE"]))
     return ran, elsewhere
 
 

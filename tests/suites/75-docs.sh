@@ -19,5 +19,17 @@ commands() {
   binaries
   local programs
   programs=$(target_dir)/debug
-  unshare --net --mount bash -c 'ip link set lo up && exec python3 tests/docs/commands.py "$@"' -- "$programs"
+  apart python3 tests/docs/commands.py "$programs"
+  # It must see a command that fails, and one that does not say what was promised.
+  local planted
+  for planted in tests/docs/planted-*.md; do
+    if GUIDES=$planted PATIENCE=20 apart python3 tests/docs/commands.py "$programs" >/dev/null 2>&1; then
+      echo "$planted passes" >&2
+      return 1
+    fi
+  done
+}
+
+apart() {
+  unshare --net --mount bash -c 'ip link set lo up && exec "$@"' -- "$@"
 }
