@@ -41,7 +41,11 @@ impl Domain {
                 .set("limits.connections_per_address", "100000")
                 .set("server.endpoint", &format!("127.0.0.1:{}", balancer.port()))
                 .set("server.node_id", name)
-                .set("crypto.keys", keys.path().to_str().context("a path")?)
+                // The first server makes it, as only it can have made it.
+                .set(
+                    "crypto.keys",
+                    keys.path().join("keys").to_str().context("a path")?,
+                )
                 .set("storage.url", &database.url())
                 .set("storage.redis_url", &redis.url());
             servers.push(Server::start(options).await?);
