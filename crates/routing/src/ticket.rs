@@ -178,7 +178,11 @@ impl Ticket {
         }
     }
 
-    /// Ends a leg; a verdict when it was the last one and the ticket is still open.
+    /// Ends a leg; a verdict when it was the last one and the ticket is still open, and at once when
+    /// it failed.
+    ///
+    /// A failed leg does not wait for the others: what the same author sends meanwhile would enter
+    /// that queue, and the failed frame, sent again, come behind it.
     #[must_use]
     #[expect(
         clippy::needless_pass_by_value,
@@ -202,7 +206,7 @@ impl Ticket {
         if let (Some(recipient), Some(reason)) = (recipient, reason) {
             self.missed.push(Missed { recipient, reason });
         }
-        (self.open == 0).then(|| self.last_leg_ended())
+        (self.open == 0 || rank == Rank::Failed).then(|| self.last_leg_ended())
     }
 
     /// Adds what a peer's answer says of single recipients; settle its leg afterwards.

@@ -1,0 +1,461 @@
+//! What a client receives: stored before it is acknowledged, shown once.
+
+use bytes::Bytes;
+use commucat_proto::error::Title;
+use commucat_proto::frame::ack::{AckDown, AckUp, Answer};
+use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::fetch::FetchResult;
+use commucat_proto::frame::group_event::{EventKind, GroupEvent, Reason};
+use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::key_update::LogEntry;
+use commucat_proto::frame::msg::{Msg, MsgDown};
+use commucat_proto::frame::payload::FromServer;
+use commucat_proto::frame::{Frame, FrameType, Header};
+use commucat_proto::id::{DedupeKey, GroupId};
+use commucat_proto::wire::Cbor as _;
+
+use super::group::{Applied, Content, Epoch, Member};
+use super::model::{Asked, Binding, Model, Outgoing};
+use crate::outside::{Event, Outside};
+use crate::plant::Plant;
+
+impl Model {
+    /// Frames arrive; they are stored and acknowledged in one step.
+    pub(crate) fn take(&mut self, out: &mut Outside, frames: Vec<Frame>) {
+        if out.has(Plant::ClientAckBeforeStore) {
+            for frame in &frames {
+                self.count(frame);
+            }
+            self.acknowledge(out);
+            self.unstored.extend(frames);
+            return out.after(30, Event::Wake(self.index));
+        }
+        for frame in frames {
+            self.count(&frame);
+            self.take_one(out, &frame);
+        }
+        self.acknowledge(out);
+        self.pump(out);
+    }
+
+    /// The planted bug: stores what was acknowledged before.
+    pub(super) fn store_late(&mut self, out: &mut Outside) {
+        for frame in std::mem::take(&mut self.unstored) {
+            self.take_one(out, &frame);
+        }
+    }
+
+    fn count(&mut self, frame: &Frame) {
+        if let Some(online) = &mut self.online
+            && frame.header.sequence > 0
+        {
+            online.received = frame.header.sequence;
+        }
+    }
+
+    fn acknowledge(&self, out: &mut Outside) {
+        let Some(online) = self.online.as_ref().filter(|one| one.received > 0) else {
+            return;
+        };
+        let ack = AckUp {
+            through: Some(online.received),
+            tags: Vec::new(),
+        };
+        let header = Header::bare(FrameType::Ack);
+        let payload = ack.encode().into();
+        out.up(online.connection, Frame { header, payload });
+    }
+
+    fn take_one(&mut self, out: &mut Outside, frame: &Frame) {
+        let index = self.index;
+        out.note(|| format!("client {index} takes {frame:?}"));
+        match FromServer::decode(frame) {
+            Ok(FromServer::Msg(down)) => self.on_msg(out, frame.header.channel, &down),
+            Ok(FromServer::KeyUpdate(entry)) => self.on_entry(out, &entry),
+            Ok(FromServer::GroupInvite(invite)) => self.on_invite(out, &invite),
+            Ok(FromServer::GroupEvent(event)) => self.on_event(out, &event),
+            Ok(FromServer::Ack(ack)) => self.on_ack(out, ack),
+            Ok(FromServer::Error(problem)) => self.on_problem(out, &problem),
+            Ok(FromServer::Typing(_) | FromServer::Padding) => {}
+            Err(error) => out.judge.complain(|| format!("client {index}: {error}")),
+        }
+    }
+
+    fn on_msg(&mut self, out: &mut Outside, channel: u32, down: &MsgDown) {
+        let bound = self.online.as_ref().and_then(|online| {
+            let mut channels = online.channels.iter();
+            channels.find(|(_, number)| **number == channel)
+        });
+        let Some(group) = down.group.or(bound.map(|(group, _)| *group)) else {
+            return;
+        };
+        let is_in = self
+            .disk
+            .groups
+            .get(&group)
+            .is_some_and(|member| !member.out);
+        let key = DedupeKey::of(&group, &down.msg.message(), &down.msg.ciphertext());
+        if is_in && self.disk.keys.insert(key) && !self.open(out, &group, &down.msg) {
+            self.disk.held.push((group, down.msg.clone()));
+            if let Some(member) = self.disk.groups.get_mut(&group) {
+                member.behind = true;
+            }
+        }
+    }
+
+    /// Opens a message; false if its epoch is yet to come.
+    fn open(&mut self, out: &mut Outside, group: &GroupId, msg: &Msg) -> bool {
+        let Some(member) = self.disk.groups.get(group) else {
+            return true;
+        };
+        let Some(content) = Content::decode(&msg.ciphertext()) else {
+            return true;
+        };
+        if !member.epoch.opens(content.state) {
+            let (index, at) = (self.index, member.epoch.position);
+            out.note(|| {
+                let (text, of) = (content.text, msg.position());
+                format!("client {index} at {at} cannot open text {text} of {of}")
+            });
+            if member.epoch.has_forgotten(content.state) {
+                // `Event::Gap`: the entries overtook it by FETCH or Conflict, its keys are gone.
+                out.judge.told_too_late(self.index, content.text);
+            }
+            return msg.position() <= member.epoch.position;
+        }
+        if self.disk.opened.insert((content.author, msg.message())) {
+            out.judge.shows(self.index, content.text);
+        }
+        true
+    }
+
+    fn on_entry(&mut self, out: &mut Outside, entry: &LogEntry) {
+        let group = entry.group;
+        let Some(member) = self.disk.groups.get_mut(&group).filter(|one| !one.out) else {
+            return;
+        };
+        let pending = self.disk.pending.as_ref().filter(|one| one.group == group);
+        let is_own = pending.is_some_and(|pending| pending.entry == entry.message);
+        match member.epoch.apply(entry) {
+            Applied::Known => return,
+            Applied::Gap => {
+                member.behind = true;
+                return;
+            }
+            Applied::Advanced | Applied::Skipped => {}
+        }
+        let (position, handle) = (member.epoch.position, member.handle());
+        let removed = !member.epoch.roster.contains_key(&handle);
+        if is_own {
+            self.pending_accepted(out);
+        } else if pending.is_some_and(|pending| pending.expect < position) {
+            // The race is lost: the intent is proposed again on the new epoch.
+            self.disk.pending = None;
+        }
+        if removed {
+            return self.leave(out, &group);
+        }
+        let held = std::mem::take(&mut self.disk.held);
+        for (of, msg) in held {
+            if of != group || !self.open(out, &of, &msg) {
+                self.disk.held.push((of, msg));
+            }
+        }
+    }
+
+    fn pending_accepted(&mut self, out: &mut Outside) {
+        let Some(pending) = self.disk.pending.take() else {
+            return;
+        };
+        self.disk.intents.pop_front();
+        if let Some(first) = pending.first {
+            self.acked(out, &first);
+        }
+    }
+
+    fn acked(&mut self, out: &mut Outside, outgoing: &Outgoing) {
+        let position = outgoing.sealed.as_ref().map_or(0, Msg::position);
+        out.judge.acked(outgoing.text, position);
+        let index = self.index;
+        out.note(|| format!("client {index} has text {} acknowledged", outgoing.text));
+        self.disk
+            .outbox
+            .retain(|one| one.message != outgoing.message);
+        let place = (outgoing.group, outgoing.text);
+        self.disk.sent.insert(outgoing.message, place);
+    }
+
+    fn leave(&mut self, out: &mut Outside, group: &GroupId) {
+        let index = self.index;
+        out.note(|| format!("client {index} is out of a group"));
+        if let Some(member) = self.disk.groups.get_mut(group) {
+            member.out = true;
+        }
+        for outgoing in self.disk.outbox.extract_if(.., |one| one.group == *group) {
+            out.judge.withdrawn(outgoing.text);
+        }
+        self.disk.held.retain(|(of, _)| of != group);
+        self.disk.intents.retain(|(of, _)| of != group);
+        self.disk.pending.take_if(|pending| pending.group == *group);
+    }
+
+    fn on_invite(&mut self, out: &mut Outside, invite: &GroupInvite) {
+        let group = invite.group;
+        let newer = self
+            .disk
+            .groups
+            .get(&group)
+            .is_none_or(|member| member.out && member.epoch.position < invite.position);
+        let epoch = Epoch::of_welcome(invite.position, &invite.welcome);
+        let key = self.disk.packages.remove(&invite.handle);
+        let (Some(epoch), Some(key), true) = (epoch, key, newer) else {
+            return;
+        };
+        let index = self.index;
+        out.note(|| format!("client {index} joins at {}", invite.position));
+        let counter = self.disk.groups.get(&group).map_or(0, |old| old.counter);
+        let member = Member {
+            hub: invite.hub.clone(),
+            key,
+            reference: invite.sealed_ref,
+            epoch,
+            counter,
+            out: false,
+            behind: false,
+        };
+        self.disk.groups.insert(group, member);
+    }
+
+    fn on_event(&mut self, out: &mut Outside, event: &GroupEvent) {
+        let notice = &event.notice;
+        match notice.kind {
+            EventKind::Undelivered => {
+                let sent = notice.about.and_then(|about| {
+                    let place = self.disk.sent.get(&about)?;
+                    Some((about, *place))
+                });
+                let Some((message, (group, text))) = sent else {
+                    return;
+                };
+                let index = self.index;
+                out.note(|| format!("client {index} has text {text} returned"));
+                out.judge.returned(text, notice.handles.as_deref());
+                let is_in = self.disk.groups.get(&group).is_some_and(|one| !one.out);
+                if notice.reason == Some(Reason::Epoch) && is_in {
+                    out.judge.written_again(text);
+                    if let Some(member) = self.disk.groups.get_mut(&group) {
+                        member.behind = true;
+                    }
+                    if let Some(online) = &mut self.online {
+                        online.sent.remove(&message);
+                    }
+                    self.disk.outbox.push(Outgoing {
+                        group,
+                        message,
+                        text,
+                        sealed: None,
+                        was_sent: false,
+                    });
+                }
+            }
+            EventKind::Gap => {
+                for member in self.disk.groups.values_mut() {
+                    member.behind = true;
+                }
+            }
+            EventKind::Gone | EventKind::Fork | EventKind::Closed | EventKind::Unknown(_) => {}
+        }
+    }
+
+    fn on_ack(&mut self, out: &mut Outside, ack: AckDown) {
+        for run in &ack.custody {
+            for sequence in run.first..run.first.saturating_add(run.count) {
+                let asked = self.answered(sequence);
+                let Some(Asked::Message(_, message)) = asked else {
+                    continue;
+                };
+                let mut outbox = self.disk.outbox.iter();
+                if let Some(outgoing) = outbox.find(|one| one.message == message).cloned() {
+                    self.acked(out, &outgoing);
+                }
+            }
+        }
+        if ack.queue_empty
+            && let Some(online) = &mut self.online
+        {
+            online.caught_up = true;
+        }
+        let Some(Answer { request, result }) = ack.answer else {
+            return;
+        };
+        match self.answered(request) {
+            Some(Asked::Join(group)) => {
+                if let Some(online) = &mut self.online {
+                    online.bindings.insert(group, Binding::Bound);
+                }
+            }
+            Some(Asked::Commit) => self.commit_accepted(out),
+            Some(Asked::Fetch(group)) => self.fetched(out, &group, &result),
+            Some(Asked::Message(..)) | None => {}
+        }
+    }
+
+    fn answered(&mut self, sequence: u32) -> Option<Asked> {
+        let online = self.online.as_mut()?;
+        let (asked, _) = online.unanswered.remove(&sequence)?;
+        if let Asked::Message(group, _) = asked {
+            let mut rest = online.unanswered.values();
+            let more =
+                rest.any(|(other, _)| matches!(other, Asked::Message(of, _) if *of == group));
+            let broken = online.bindings.get(&group) == Some(&Binding::Broken);
+            if broken && !more {
+                // All that was behind the failed one is answered: bind anew, send all again.
+                online.bindings.remove(&group);
+                let outbox = self.disk.outbox.iter().filter(|one| one.group == group);
+                for outgoing in outbox {
+                    online.sent.remove(&outgoing.message);
+                }
+            }
+        }
+        Some(asked)
+    }
+
+    /// The own commit is in the log: it is applied as any other.
+    fn commit_accepted(&mut self, out: &mut Outside) {
+        let Some(pending) = self.disk.pending.clone() else {
+            return;
+        };
+        let bundle = commucat_proto::frame::bundle::Bundle::decode_shared(&pending.bundle.body);
+        let entry = bundle
+            .ok()
+            .and_then(|bundle| bundle.entry(&pending.bundle.body));
+        if let Some(entry) = entry {
+            self.on_entry(out, &entry);
+            // Missing entries before it: the log has it, FETCH will tell.
+            if self.disk.pending.is_some()
+                && let Some(member) = self.disk.groups.get_mut(&pending.group)
+            {
+                member.behind = true;
+            }
+        }
+    }
+
+    fn fetched(&mut self, out: &mut Outside, group: &GroupId, result: &Bytes) {
+        let Ok(result) = FetchResult::decode_shared(result) else {
+            return;
+        };
+        if let Some(member) = self.disk.groups.get_mut(group) {
+            member.behind = false;
+        }
+        for entry in &result.entries {
+            self.on_entry(out, entry);
+        }
+        if let Some(member) = self.disk.groups.get_mut(group) {
+            member.behind |= member.epoch.position < result.head;
+        }
+    }
+
+    fn on_problem(&mut self, out: &mut Outside, problem: &Problem) {
+        let Some(sequence) = problem.sequence else {
+            // Replaced by the own newer connection, or the server stops: the link ends by itself.
+            return;
+        };
+        let Some(online) = &mut self.online else {
+            return;
+        };
+        let asked = online.unanswered.get(&sequence).map(|(asked, _)| *asked);
+        if let Some(Asked::Message(group, _)) = asked {
+            online.bindings.insert(group, Binding::Broken);
+        }
+        match self.answered(sequence) {
+            Some(Asked::Message(group, _)) => self.message_refused(&group, problem),
+            Some(Asked::Join(group) | Asked::Fetch(group)) => {
+                if let Some(online) = &mut self.online {
+                    if asked == Some(Asked::Join(group)) {
+                        online.bindings.remove(&group);
+                    }
+                    online.fetch_at = out.now + 500;
+                }
+                if problem.title == Title::NotFound {
+                    self.leave(out, &group);
+                }
+            }
+            Some(Asked::Commit) => self.commit_refused(out, problem),
+            None => {}
+        }
+    }
+
+    fn message_refused(&mut self, group: &GroupId, problem: &Problem) {
+        let Some(member) = self.disk.groups.get_mut(group) else {
+            return;
+        };
+        match problem.title {
+            Title::EpochOld => {
+                // Sealed again when the missing entries are here.
+                member.behind = true;
+                for outgoing in self
+                    .disk
+                    .outbox
+                    .iter_mut()
+                    .filter(|one| one.group == *group)
+                {
+                    outgoing.sealed = None;
+                }
+            }
+            Title::NotFound | Title::Conflict => member.behind = true,
+            other => debug_assert!(other != Title::PayloadTooLarge, "texts are small"),
+        }
+    }
+
+    fn commit_refused(&mut self, out: &mut Outside, problem: &Problem) {
+        if let Some(online) = &mut self.online {
+            let wait = problem
+                .extra
+                .retry_after
+                .map_or(250, |after| after * 1_000 + 50);
+            online.commit_at = out.now + wait;
+        }
+        match problem.title {
+            Title::Conflict => {
+                if out.has(Plant::OwnCommitInConflict) {
+                    self.disk.pending = None;
+                    return self.skip_own(problem);
+                }
+                let group = self.disk.pending.as_ref().map(|pending| pending.group);
+                for entry in &problem.extra.missing {
+                    self.on_entry(out, entry);
+                }
+                if let Some(member) = group.and_then(|group| self.disk.groups.get_mut(&group)) {
+                    member.behind |= problem.extra.more;
+                }
+            }
+            Title::Forbidden | Title::InvalidControlPayload => {
+                self.disk.pending = None;
+                self.disk.intents.pop_front();
+            }
+            Title::NotFound => {
+                // Not in the list any more: FETCH says the same and ends it.
+                if let Some(pending) = self.disk.pending.take()
+                    && let Some(member) = self.disk.groups.get_mut(&pending.group)
+                {
+                    member.behind = true;
+                }
+            }
+            other => debug_assert!(other != Title::PayloadTooLarge, "commits are small"),
+        }
+    }
+
+    /// The planted bug: entries of a `Conflict` are all of others.
+    fn skip_own(&mut self, problem: &Problem) {
+        for entry in &problem.extra.missing {
+            let Some(member) = self.disk.groups.get_mut(&entry.group) else {
+                continue;
+            };
+            if entry.author == member.handle() && entry.position == member.epoch.position + 1 {
+                member.epoch.position = entry.position;
+            } else {
+                member.epoch.apply(entry);
+            }
+        }
+    }
+}

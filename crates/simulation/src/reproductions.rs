@@ -1,0 +1,38 @@
+//! Seeds that found something once, and that a run is a function of its seed.
+
+use crate::plant::Plant;
+use crate::{Trace, run};
+
+/// Seeds that showed a mistake; `what` says which.
+const FOUND: &[(u64, &str)] = &[];
+
+#[test]
+fn seeds_that_found_something_find_nothing_any_more() {
+    for (seed, what) in FOUND {
+        let report = run(*seed, None, Trace::Silent).unwrap();
+
+        assert_eq!(report.complaint, None, "seed {seed}: {what}");
+    }
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    for seed in [1, 2, 3] {
+        let first = run(seed, None, Trace::Silent).unwrap();
+        let again = run(seed, None, Trace::Silent).unwrap();
+
+        assert_eq!(first.digest, again.digest, "seed {seed}");
+        assert_eq!(first.counts, again.counts, "seed {seed}");
+        assert!(first.counts.texts > 0 && first.counts.faults > 0);
+    }
+}
+
+#[test]
+fn an_answer_before_the_commit_is_found() {
+    let found = (1..=50).find(|seed| {
+        let report = run(*seed, Some(Plant::AckBeforeCommit), Trace::Silent).unwrap();
+        report.complaint.is_some()
+    });
+
+    assert!(found.is_some());
+}

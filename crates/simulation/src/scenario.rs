@@ -1,0 +1,49 @@
+//! What a seed plays: how many of what, and how much goes wrong.
+
+use crate::random::Random;
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) domains: usize,
+    pub(crate) clients: usize,
+    pub(crate) groups: usize,
+    /// How long clients act and things go wrong, in milliseconds.
+    pub(crate) active_ms: u64,
+    /// Times that clients do something.
+    pub(crate) acts: u64,
+    /// Times that something goes wrong.
+    pub(crate) faults: u64,
+    /// Of 1,000 transactions: those that fail.
+    pub(crate) store_faults: u64,
+    /// Of 1,000 crossings between domains: those that are lost, doubled or late.
+    pub(crate) peer_faults: u64,
+    /// The bound of a lane's window.
+    pub(crate) window_bytes: usize,
+    /// Two domains are cut off from each other for longer than a batch's date holds.
+    pub(crate) long_cut: bool,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub(crate) fn of(random: &mut Random) -> Self {
+        let domains = 1 + random.index(4);
+        let long_cut = domains > 1 && random.chance(200);
+        Self {
+            domains,
+            clients: domains + 2 + random.index(4),
+            groups: 1 + random.index(2),
+            active_ms: if long_cut {
+                1_100_000
+            } else {
+                random.between(20_000, 90_000)
+            },
+            acts: random.between(40, 120),
+            faults: random.between(10, 50),
+            store_faults: random.one_of(&[0, 10, 60]).copied().unwrap_or(0),
+            peer_faults: random.one_of(&[0, 100, 400]).copied().unwrap_or(0),
+            window_bytes: random.one_of(&[120, 400, 1 << 20]).copied().unwrap_or(400),
+            long_cut,
+        }
+    }
+}
