@@ -22,7 +22,7 @@ struct Written {
     returned: Option<BTreeSet<Handle>>,
     /// Its author left the group before it was acknowledged.
     withdrawn: bool,
-    /// It was returned once: order holds among texts that were taken at first.
+    /// It was sealed again: order holds among frames that were taken at first (CCP-1 section 4).
     again: bool,
 }
 
@@ -134,6 +134,13 @@ impl Judge {
         if let Some(written) = self.texts.get_mut(&text) {
             written.returned = None;
             written.acked = None;
+            written.again = true;
+        }
+    }
+
+    /// It goes out under another epoch than before.
+    pub(crate) fn sealed_again(&mut self, text: Text) {
+        if let Some(written) = self.texts.get_mut(&text) {
             written.again = true;
         }
     }

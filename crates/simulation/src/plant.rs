@@ -13,8 +13,6 @@ pub enum Plant {
     SpoolOfTail,
     /// An acknowledged row is deleted with everything before it.
     RangeDelete,
-    /// An acknowledgement of a replaced connection is applied to the present one.
-    BareSequence,
     /// Positions are given out when a transaction begins, not when it commits.
     EarlyPositions,
     /// An entry for an offline queue is inserted past its mailbox.

@@ -4,7 +4,16 @@ use crate::plant::Plant;
 use crate::{Trace, run};
 
 /// Seeds that showed a mistake; `what` says which.
-const FOUND: &[(u64, &str)] = &[];
+const FOUND: &[(u64, &str)] = &[
+    (
+        20,
+        "a failed leg waited for the others, and its frame came behind later ones",
+    ),
+    (
+        8,
+        "a frame that was returned, sealed again and returned again was returned once",
+    ),
+];
 
 #[test]
 fn seeds_that_found_something_find_nothing_any_more() {

@@ -111,7 +111,11 @@ impl Model {
             if online.unanswered.len() >= WINDOW {
                 return;
             }
+            let before = outgoing.sealed.clone();
             let msg = outgoing.seal(member, self.index);
+            if outgoing.was_sent && before.is_none_or(|before| before != msg) {
+                out.judge.sealed_again(outgoing.text);
+            }
             outgoing.was_sent = true;
             online.sent.insert(outgoing.message);
             let channel = online.channels.get(&group).copied().unwrap_or(0);

@@ -20,7 +20,6 @@ use commucat_routing::unacked::Unacked;
 
 use super::Domain;
 use crate::outside::{Connection, Inside, Outside};
-use crate::plant::Plant;
 use crate::store::Place;
 
 /// `limits.unacked`, small enough to be reached.
@@ -191,21 +190,10 @@ impl Domain {
             None => return,
         };
         if let Some(through) = ack.through {
-            let mut of = connection;
-            if out.has(Plant::BareSequence)
-                && let Some(present) = self.process.lanes.get(&place).and_then(|one| one.session)
-            {
-                of = present;
-            }
-            let Some(session) = self.process.sessions.get_mut(&of) else {
+            let Some(session) = self.process.sessions.get_mut(&connection) else {
                 return;
             };
-            let through = if of == connection {
-                through.into()
-            } else {
-                session.sent.last_sent().min(through.into())
-            };
-            let entries: Vec<_> = match session.sent.acked(through) {
+            let entries: Vec<_> = match session.sent.acked(through.into()) {
                 Ok(entries) => entries.collect(),
                 Err(error) => return out.judge.complain(|| format!("a client {error}")),
             };
