@@ -341,6 +341,7 @@ fn settings(out: &Outside, place: Place) -> Settings {
                 0
             },
             answer: Outcome::Relayed,
+            entry_bytes_min: 1,
         },
     }
 }
