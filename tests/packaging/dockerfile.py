@@ -46,7 +46,7 @@ def environment(path: str) -> dict[str, str]:
 
 def chroot(path: str, root: str, command: list[str], extra: dict[str, str]) -> str:
     variables = environment(path) | extra
-    words = ["env", "-i", "PATH=/usr/bin:/bin"] + [f"{name}={value}" for name, value in variables.items()]
+    words = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/bin"] + [f"{name}={value}" for name, value in variables.items()]
     change = ["chroot", f"--userspec={last(path, 'USER').strip()}", root]
     inside = f"cd {shlex.quote(last(path, 'WORKDIR').strip())} && exec {shlex.join(command)}"
     return shlex.join(words + change + ["/bin/sh", "-c", inside])
