@@ -4,14 +4,14 @@
 #
 #   COMMUCAT_PREFIX    where releases are kept                    (/opt/commucat)
 #   COMMUCAT_RESTART   restarts the server                        (systemctl restart commucat)
-#   COMMUCAT_HEALTH    ends with 0 when the server is well        (commucat-cli diagnose --quick, as user commucat)
+#   COMMUCAT_HEALTH    ends with 0 when the server is well        (commucat-cli diagnose --quick --running, as user commucat)
 #   COMMUCAT_ATTEMPTS  how often to look, a second apart          (30)
 #   COMMUCAT_KEEP      how many releases stay                     (3)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=${COMMUCAT_PREFIX:-/opt/commucat}
 restart=${COMMUCAT_RESTART:-systemctl restart commucat}
-health=${COMMUCAT_HEALTH:-runuser -u commucat -- $prefix/current/bin/commucat-cli --config /etc/commucat/commucat.toml diagnose --quick}
+health=${COMMUCAT_HEALTH:-runuser -u commucat -- $prefix/current/bin/commucat-cli --config /etc/commucat/commucat.toml diagnose --quick --running}
 version=$(cat "$here/VERSION")
 release=$prefix/releases/$version
 

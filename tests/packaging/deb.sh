@@ -19,7 +19,7 @@ check_deb() {
 
   server_start_in "$root"
   chroot --userspec=commucat:commucat "$root" commucat-cli --config /etc/commucat/commucat.toml \
-    --set "server.listen=127.0.0.1:$port" diagnose --quick >"$work/diagnose" || { cat "$work/diagnose" >&2; return 1; }
+    --set "server.listen=127.0.0.1:$port" diagnose --quick --running >"$work/diagnose" || { cat "$work/diagnose" >&2; return 1; }
   grep -q 'the server proved its Noise key' "$work/diagnose"
   server_stop
 

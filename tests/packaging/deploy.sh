@@ -39,7 +39,7 @@ make_archive_for_deploy() {
 }
 
 host_health() {
-  echo "$work/host/current/bin/commucat-cli --data $work/host/data --set server.listen=127.0.0.1:$host_port diagnose --quick"
+  echo "$work/host/current/bin/commucat-cli --data $work/host/data --set server.listen=127.0.0.1:$host_port diagnose --quick --running"
 }
 
 # A host that is reached over SSH and has no systemd: the restart is a script of its own.
@@ -64,8 +64,9 @@ SCRIPT
   "$(command -v sshd)" -D -e -f /dev/null -h "$ssh/host" -o Port="$ssh_port" -o ListenAddress=127.0.0.1 \
     -o AuthorizedKeysFile="$ssh/authorized" -o StrictModes=no -o UsePAM=no -o PidFile=none -o PermitRootLogin=yes \
     -o "SetEnv=COMMUCAT_PREFIX=$work/host COMMUCAT_ATTEMPTS=15 COMMUCAT_RESTART=$work/host/restart \"COMMUCAT_HEALTH=$(host_health)\"" \
-    2>"$ssh/log" &
+    >"$ssh/log" 2>&1 &
   sshd=$!
+  trap 'kill "$sshd" 2>/dev/null; rm -rf "$work"' EXIT
   until (exec 3<>"/dev/tcp/127.0.0.1/$ssh_port") 2>/dev/null; do
     kill -0 "$sshd" || { cat "$ssh/log" >&2; return 1; }
   done

@@ -117,6 +117,9 @@ pub struct Diagnose {
     /// Leave out the check of the whole store, which reads all of it
     #[arg(long)]
     pub quick: bool,
+    /// Fail if no server works on the data directory: for health checks
+    #[arg(long)]
+    pub running: bool,
 }
 
 /// `invite`

@@ -46,6 +46,13 @@ async fn all(config: &Config, how: &args::Diagnose, checks: &mut Checks) {
     certificate::check(config, checks);
     checks.push(local::clock(config, keyring.as_ref()));
     let is_running = store::check(config, how, checks).await;
+    if how.running && !is_running {
+        checks.push(Check::fail(
+            "server",
+            "no server works on this data directory",
+            "start it, and look at its log; is it the right directory?",
+        ));
+    }
     remote::check(config, keyring.as_ref(), is_running, checks).await;
     if config.storage.redis_url.is_some() {
         checks.push(nodes::check(config, is_running).await);

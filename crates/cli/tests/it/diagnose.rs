@@ -35,6 +35,21 @@ fn a_fresh_directory_is_sound_and_what_needs_a_server_is_skipped() {
 }
 
 #[test]
+fn a_health_check_fails_where_no_server_runs() {
+    let world = World::made();
+    let listen = format!("server.listen=127.0.0.1:{}", free_port());
+    let check = ["--set", &listen, "--json", "diagnose", "--quick"];
+
+    let sound = world.run(&check);
+    let health = world.run(&[&check[..], &["--running"]].concat());
+
+    assert_eq!((sound.code, health.code), (0, 1));
+    let checks: serde_json::Value = serde_json::from_str(&health.stdout).unwrap();
+    let failed = ("server".to_owned(), "fail".to_owned());
+    assert!(outcomes(&checks).contains(&failed), "{}", health.stdout);
+}
+
+#[test]
 fn each_fault_is_named_with_a_hint_and_fails_the_command() {
     let world = World::made();
     let keys = world.data().join("keys/keyring.json");
