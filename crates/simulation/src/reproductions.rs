@@ -3,7 +3,7 @@
 use crate::plant::Plant;
 use crate::{Trace, run};
 
-/// Seeds that showed a mistake; `what` says which.
+/// Seeds that show a mistake when its correction is taken back; the text says which mistake.
 const FOUND: &[(u64, &str)] = &[
     (
         20,
