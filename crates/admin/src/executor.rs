@@ -3,9 +3,11 @@
 mod devices;
 mod invites;
 mod keys;
+mod peers;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use commucat_crypto::keyring::KeyringError;
 use commucat_ledger::{Ledger, RecordError};
@@ -46,6 +48,17 @@ pub trait Live: Send + Sync {
     /// Lets a node end in order, this one if none is named; `false` if no such node is known.
     fn drain(&self, node: Option<&str>) -> bool;
 
+    /// What the operator says of another domain has changed.
+    fn peer_changed(&self, peer: &Domain);
+
+    /// Sends another domain an empty batch, signed, and waits for its signed answer; how long that
+    /// took.
+    ///
+    /// # Errors
+    ///
+    /// What did not work, outermost first.
+    fn ping_peer(&self, peer: &Domain) -> impl Future<Output = Result<Duration, String>> + Send;
+
     /// The files of the keys changed.
     ///
     /// # Errors
@@ -67,6 +80,12 @@ impl Live for Offline {
 
     fn drain(&self, _: Option<&str>) -> bool {
         false
+    }
+
+    fn peer_changed(&self, _: &Domain) {}
+
+    async fn ping_peer(&self, _: &Domain) -> Result<Duration, String> {
+        Err("no server runs here".to_owned())
     }
 
     fn keys_changed(&self) -> Result<(), KeyringError> {
@@ -97,6 +116,10 @@ enum ExecuteError {
     NoDevice,
     #[error("no such node is heard, or no server runs here")]
     NoNode,
+    #[error("no such domain is known here")]
+    NoPeer,
+    #[error("the domain did not answer: {0}")]
+    NoPing(String),
     #[error("{0}")]
     Invalid(&'static str),
     #[error("the system gives no random bytes")]
@@ -119,6 +142,8 @@ impl From<ExecuteError> for Failure {
             ExecuteError::NoInvite => FailureKind::NoInvite,
             ExecuteError::NoDevice => FailureKind::NoDevice,
             ExecuteError::NoNode => FailureKind::NoNode,
+            ExecuteError::NoPeer => FailureKind::NoPeer,
+            ExecuteError::NoPing(_) => FailureKind::NoPing,
             ExecuteError::ManyInvites => FailureKind::Ambiguous,
             ExecuteError::Invalid(_) => FailureKind::Invalid,
             ExecuteError::Keys(_) | ExecuteError::NotReloaded(_) => FailureKind::Keys,
@@ -192,6 +217,25 @@ impl<L: Live> Executor<L> {
                     Err(ExecuteError::NoNode)
                 }
             }
+            Request::ListPeers { after } => {
+                self.list_peers(after.as_deref()).await.map(Answer::Peers)
+            }
+            Request::ShowPeer { domain } => self.show_peer(&domain).await.map(Answer::Peer),
+            Request::AddPeer {
+                domain,
+                endpoint,
+                key,
+            } => self
+                .add_peer(&domain, endpoint.as_deref(), key.as_deref())
+                .await
+                .map(Answer::Peer),
+            Request::SetPeer { domain, standing } => {
+                self.set_peer(&domain, standing).await.map(Answer::Peer)
+            }
+            Request::RemovePeer { domain } => {
+                self.remove_peer(&domain).await.map(Answer::PeerRemoved)
+            }
+            Request::PingPeer { domain } => self.ping_peer(&domain).await.map(Answer::Pinged),
             Request::RotateKeys { keys } => self.rotate_keys(keys, now).await.map(Answer::Keys),
         }
     }

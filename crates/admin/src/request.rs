@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::response::Hidden;
+use crate::response::{Hidden, PeerStanding};
 
 /// Accounts that one invite opens at most.
 pub const INVITE_USES_MAX: u32 = 10_000;
@@ -60,6 +60,42 @@ pub enum Request {
     DrainNode {
         /// Its name; none: the server that is asked.
         node: Option<String>,
+    },
+    /// Lists other domains in the order of their names, a page at a time.
+    ListPeers {
+        /// The last domain of the page before.
+        after: Option<String>,
+    },
+    /// Shows one of them.
+    ShowPeer {
+        /// Its name.
+        domain: String,
+    },
+    /// Names a domain that this one shall talk to.
+    AddPeer {
+        /// Its name.
+        domain: String,
+        /// Host and port that take its events; none: found at the domain itself.
+        endpoint: Option<String>,
+        /// Its domain key in hex or base32; none: pinned at first contact.
+        key: Option<String>,
+    },
+    /// Allows or blocks a domain.
+    SetPeer {
+        /// Its name.
+        domain: String,
+        /// What it shall be.
+        standing: PeerStanding,
+    },
+    /// Forgets a domain with its pinned key.
+    RemovePeer {
+        /// Its name.
+        domain: String,
+    },
+    /// Asks a domain for a signed answer. Needs a running server.
+    PingPeer {
+        /// Its name.
+        domain: String,
     },
     /// Makes new keys.
     RotateKeys {

@@ -68,6 +68,67 @@ pub enum Answer {
     Nodes(Nodes),
     /// The node ends.
     Draining,
+    /// To [`Request::ListPeers`](crate::Request::ListPeers).
+    Peers(Peers),
+    /// A domain as it is kept now.
+    Peer(Peer),
+    /// The domain that is forgotten now.
+    PeerRemoved(Peer),
+    /// To [`Request::PingPeer`](crate::Request::PingPeer).
+    Pinged(Ping),
+}
+
+/// Whether this domain talks to another.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerStanding {
+    /// Yes.
+    Active,
+    /// It asked, and waits for the operator's word.
+    Pending,
+    /// No.
+    Blocked,
+}
+
+/// Another domain as it is kept.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Peer {
+    /// Its name.
+    pub domain: String,
+    /// Whether this domain talks to it.
+    pub standing: PeerStanding,
+    /// Who brought it in: `configuration`, `operator` or `discovery`.
+    pub named_by: String,
+    /// Host and port that take its events, once known.
+    pub endpoint: Option<String>,
+    /// Its pinned key, as in invite links; none before the first contact.
+    pub domain_key: Option<String>,
+    /// The highest serial of its statement seen.
+    pub serial: u64,
+    /// Until when the key before is accepted, in unix milliseconds.
+    pub previous_key_until_ms: Option<u64>,
+    /// The day of the first authenticated contact.
+    pub first_contact_ms: Option<u64>,
+    /// The day of the last one.
+    pub last_contact_ms: Option<u64>,
+}
+
+/// A page of domains.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Peers {
+    /// In the order of their names.
+    pub peers: Vec<Peer>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A domain's signed answer to an empty batch.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Ping {
+    /// Who answered.
+    pub domain: String,
+    /// How long it took, discovery included.
+    pub milliseconds: u64,
 }
 
 /// The nodes of a domain.
@@ -243,6 +304,10 @@ pub enum FailureKind {
     NoDevice,
     /// There is no such node.
     NoNode,
+    /// No such domain is known.
+    NoPeer,
+    /// A domain gave no signed answer.
+    NoPing,
     /// More than one invite begins like that.
     Ambiguous,
     /// A value that is not allowed.

@@ -12,6 +12,7 @@ Examples:
   commucat-cli invite create --uses 5 --expires 7d --qr
   commucat-cli device list
   commucat-cli diagnose                    look at everything, with a hint for each problem
+  commucat-cli peer ping chat.example.org  ask another domain for a signed answer
   commucat-cli --data /var/lib/commucat config show
 
 While the server runs, commands go to it over `admin.sock` in its data directory; otherwise
@@ -87,6 +88,9 @@ pub enum Command {
     /// List the nodes of this domain, and let one of them end
     #[command(subcommand)]
     Node(Node),
+    /// Name, list, allow and block other domains
+    #[command(subcommand)]
+    Peer(Peer),
     /// Show the configuration
     #[command(subcommand)]
     Config(Config),
@@ -113,6 +117,7 @@ pub struct RotateKeys {
 
 /// `diagnose`
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Diagnose {
     /// Leave out the check of the whole store, which reads all of it
     #[arg(long)]
@@ -120,6 +125,76 @@ pub struct Diagnose {
     /// Fail if no server works on the data directory: for health checks
     #[arg(long)]
     pub running: bool,
+
+    /// What to look at in place of this server
+    #[command(subcommand)]
+    pub target: Option<Target>,
+}
+
+/// What `diagnose` looks at.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Target {
+    /// Look at the way to another domain: name, address, TLS, keys, and an echo through the server
+    Federation {
+        /// The other domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+}
+
+/// `peer`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Peer {
+    /// Name a domain that this server shall talk to, or change what is known of it
+    ///
+    /// Without flags the server finds it at https://DOMAIN/.well-known/commucat at first contact and
+    /// pins its key.
+    Add {
+        /// Its name, the part of every address behind the `@`
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// Host and port that take its events, if not the domain itself
+        #[arg(long, value_name = "HOST[:PORT]")]
+        endpoint: Option<String>,
+        /// Its domain key, as in its invite links or in hex, told to you by its operator
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+    /// List the domains that are known
+    List,
+    /// Show what is known of a domain
+    Show {
+        /// Its name
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Talk to a domain that asked or was blocked
+    Allow {
+        /// Its name
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Talk no more to a domain: what waits for it is returned to its authors
+    Block {
+        /// Its name
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Forget a domain with its pinned key; the next contact is a first one
+    Remove {
+        /// Its name
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// Do it; without this flag the domain is only shown
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Ask a domain for a signed answer; needs the running server
+    Ping {
+        /// Its name
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
 }
 
 /// `invite`

@@ -7,4 +7,5 @@ pub(crate) mod init;
 pub(crate) mod invite;
 pub(crate) mod migrate;
 pub(crate) mod node;
+pub(crate) mod peer;
 pub(crate) mod rotate_keys;

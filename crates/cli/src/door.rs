@@ -49,6 +49,11 @@ impl Door {
         }
     }
 
+    /// Whether a server answers.
+    pub(crate) const fn is_server(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+
     /// Has `request` carried out.
     ///
     /// # Errors

@@ -183,8 +183,10 @@ pub(crate) fn store_hint(error: &OpenError) -> &'static str {
         }
         OpenError::OlderSchema { .. } => "make a backup, then run `commucat-cli migrate`",
         OpenError::Migration { .. } | OpenError::Database(_) | OpenError::Setting(_) => {
-            "is the disk full or failing? Otherwise go back to your backup"
+            "is the disk full or failing, or the database down? Otherwise go back to your backup"
         }
+        OpenError::Unsafe { .. } => "set it to `on` in postgresql.conf and reload PostgreSQL",
+        OpenError::TooOld { .. } => "upgrade PostgreSQL",
     }
 }
 
@@ -215,6 +217,8 @@ impl From<Failure> for Report {
             FailureKind::NoInvite => "list invites with `commucat-cli invite list`",
             FailureKind::NoDevice => "list devices with `commucat-cli device list`",
             FailureKind::NoNode => "list nodes with `commucat-cli node list`",
+            FailureKind::NoPeer => "list domains with `commucat-cli peer list`",
+            FailureKind::NoPing => "`commucat-cli diagnose federation DOMAIN` looks at every step",
             FailureKind::Ambiguous => "give more digits of the name in `commucat-cli invite list`",
             FailureKind::Invalid => "see the --help of this command",
             FailureKind::Keys | FailureKind::Storage => "run `commucat-cli diagnose`",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use commucat_config::Config;
 
 use crate::args::{Args, Command};
-use crate::commands::{config, device, diagnose, init, invite, migrate, node, rotate_keys};
+use crate::commands::{config, device, diagnose, init, invite, migrate, node, peer, rotate_keys};
 use crate::output::Output;
 use crate::report::Report;
 use crate::site;
@@ -45,6 +45,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Report> {
         Command::RotateKeys(which) => rotate_keys::run(&config, &which, output).await?,
         Command::Invite(command) => invite::run(&config, command, output).await?,
         Command::Node(command) => node::run(&config, command, output).await?,
+        Command::Peer(command) => peer::run(&config, command, output).await?,
         Command::Device(command) => device::run(&config, command, output).await?,
         // Handled above.
         Command::Config(_) | Command::Diagnose(_) => {}

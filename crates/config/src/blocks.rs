@@ -10,7 +10,8 @@ use crate::block::block;
 use crate::error::ConfigError;
 use crate::source::{Layers, Sources};
 use crate::value::{
-    FederationPolicy, LedgerSink, LogFormat, Network, Registration, Secret, Size, StorageBackend,
+    FederationPolicy, LedgerSink, LogFormat, NamedPeer, Network, Registration, Secret, Size,
+    StorageBackend,
 };
 
 /// The whole configuration, checked.
@@ -140,7 +141,19 @@ block! {
     /// Traffic with other domains.
     Federation "federation" {
         /// Which other domains this one talks to.
-        policy: FederationPolicy = "closed";
+        policy: FederationPolicy = "open";
+        /// Other domains that this one knows by name: each `domain`, `domain,endpoint` or
+        /// `domain,endpoint,public key`. In a variable, semicolons part them.
+        peers: Vec<NamedPeer> = "";
+        /// File with the certificates (PEM) that vouch for other domains. Empty: those of the system.
+        ca: Option<PathBuf> = "";
+        /// Connect to other domains also at loopback, private and link-local addresses. For tests and
+        /// closed networks: with it a domain can make this server connect to machines beside it.
+        allow_private: bool = "false";
+        /// Events a second that one other domain may send.
+        peer_events: u32 = "2000", "1" ..= "1000000";
+        /// Bytes a second that one other domain may send.
+        peer_bytes: Size = "8MiB", "64KiB" ..= "1GiB";
     }
 }
 

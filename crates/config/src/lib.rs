@@ -19,5 +19,6 @@ pub use error::{ConfigError, Origin};
 pub use reference::{Setting, environment_sample, example, page, settings};
 pub use source::Sources;
 pub use value::{
-    FederationPolicy, LedgerSink, LogFormat, Network, Registration, Secret, Size, StorageBackend,
+    FederationPolicy, LedgerSink, LogFormat, NamedPeer, Network, Registration, Secret, Size,
+    StorageBackend,
 };

@@ -3,12 +3,14 @@
 mod choice;
 mod duration;
 mod network;
+mod peer;
 mod plain;
 mod secret;
 mod size;
 
 pub use choice::{FederationPolicy, LedgerSink, LogFormat, Registration, StorageBackend};
 pub use network::Network;
+pub use peer::NamedPeer;
 pub use secret::Secret;
 pub use size::Size;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, HEXLOWER_PERMISSIVE};
 
 /// A keyed hash of an identifier, for logs.
 ///
@@ -264,6 +264,16 @@ impl MessageId {
     }
 }
 
+impl DomainKey {
+    /// Reads a key as an operator passes it on: 64 hex digits, or [`base32`] as in invite links.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let hex = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+        let raw = hex.or_else(|| from_base32(text))?;
+        raw.try_into().ok().map(Self)
+    }
+}
+
 /// Lower-case, unpadded RFC 4648 base32, the text form of every id (CCP-1 section 6).
 #[must_use]
 pub fn base32(raw: &[u8]) -> String {
@@ -467,6 +477,17 @@ mod tests {
         ] {
             assert!(Domain::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_domain_key_is_read_as_hex_and_as_links_write_it() {
+        let key = DomainKey::new([0xa7; 32]);
+
+        assert_eq!(DomainKey::from_text(&"a7".repeat(32)), Some(key));
+        assert_eq!(DomainKey::from_text(&"A7".repeat(32)), Some(key));
+        assert_eq!(DomainKey::from_text(&base32(key.as_bytes())), Some(key));
+        assert_eq!(DomainKey::from_text(&"a7".repeat(31)), None);
+        assert_eq!(DomainKey::from_text(""), None);
     }
 
     #[test]

@@ -222,6 +222,21 @@ impl Ticket {
         }
     }
 
+    /// The only leg of a frame that went to the hub of another domain: that refused the frame. `true`
+    /// if the ticket was open; the caller then answers with the hub's ERROR, as after
+    /// [`Verdict::Failed`] but for the reason.
+    #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a leg ends once, so it is used up"
+    )]
+    pub fn reject(&mut self, leg: Leg) -> bool {
+        let Leg { .. } = leg;
+        self.open = self.open.saturating_sub(1);
+        self.worst = Rank::Failed;
+        std::mem::replace(&mut self.state, State::Ended) != State::Ended
+    }
+
     fn last_leg_ended(&mut self) -> Verdict {
         if self.worst == Rank::Failed {
             self.state = State::Ended;

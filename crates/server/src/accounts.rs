@@ -103,7 +103,12 @@ impl Accounts {
             .await
             .map_err(storage)?
         {
-            Left::Marked { .. } => Ok(()),
+            Left::Marked { .. } => {
+                // Places of this queue's references are at hand in the hub and where events of
+                // other domains come in.
+                self.0.router.forget_places();
+                Ok(())
+            }
             Left::TooMany => Err(Problem::new(
                 Title::RateLimited,
                 "too many groups were left",

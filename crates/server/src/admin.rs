@@ -7,6 +7,7 @@ use commucat_admin::{Connection, Executor, Listener, Live, Node, Site};
 use commucat_config::Config;
 use commucat_crypto::keyring::KeyringError;
 use commucat_ledger::Ledger;
+use commucat_proto::id::Domain;
 use commucat_storage::{Device, Store};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -18,7 +19,9 @@ use crate::api::{Public, describe};
 use crate::chain::chain;
 use crate::clock;
 use crate::cluster::{Cluster, Status};
+use crate::federation::PeerClient;
 use crate::keys::Keys;
+use crate::peers::Peers;
 
 /// Connections at once; another one waits.
 const CONNECTIONS_MAX: usize = 16;
@@ -35,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) keys: Keys,
     pub(crate) public: Public,
     pub(crate) cluster: Option<Cluster>,
+    pub(crate) client: PeerClient,
+    pub(crate) peers: Peers,
     /// Cancelled, the server ends in order.
     pub(crate) drain: CancellationToken,
 }
@@ -46,6 +51,8 @@ struct Running {
     keys: Keys,
     public: Public,
     cluster: Option<Cluster>,
+    client: PeerClient,
+    peers: Peers,
     drain: CancellationToken,
 }
 
@@ -76,6 +83,16 @@ impl Live for Running {
             (Some(name), Some(cluster)) => cluster.ask_to_drain(name),
             (Some(_), None) => false,
         }
+    }
+
+    fn peer_changed(&self, peer: &Domain) {
+        self.client.changed(peer);
+        self.peers.heard(peer);
+    }
+
+    async fn ping_peer(&self, peer: &Domain) -> Result<Duration, String> {
+        let pinged = self.client.ping(peer).await;
+        pinged.map_err(|error| chain(&error).to_string())
     }
 
     fn keys_changed(&self) -> Result<(), KeyringError> {
@@ -140,6 +157,8 @@ fn executor(parts: Parts) -> Executor<Running> {
         keys,
         public,
         cluster,
+        client,
+        peers,
         drain,
     } = parts;
     let site = Site {
@@ -157,6 +176,8 @@ fn executor(parts: Parts) -> Executor<Running> {
             keys,
             public,
             cluster,
+            client,
+            peers,
             drain,
         },
     )

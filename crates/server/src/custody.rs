@@ -1,31 +1,30 @@
 //! Custody tickets at work: legs that always end, and the answer to the author.
 //!
 //! When the last leg of a frame has ended, the ticket's verdict is carried out: an ACK or an ERROR on
-//! the connection that sent the frame, and before it, where recipients were missed, `undelivered` in
-//! the author's own queue.
+//! the connection that sent the frame, or the outcome of the event that brought it; and before it,
+//! where recipients were missed, `undelivered` in the author's own queue, or on its way there.
+
+mod author;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
-use commucat_routing::ticket::{Missed, Outcome, Reason, Status, Ticket, Verdict};
+use commucat_proto::frame::error::Problem;
+use commucat_proto::id::{GroupId, Handle, MessageId};
+use commucat_routing::ticket::{Missed, Outcome, Reason, Ticket, Verdict};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
+pub(crate) use self::author::{Author, Home, Reply, Settled};
 use crate::cluster::Far;
-use crate::events;
-use crate::mailbox::Mailboxes;
 use crate::metrics::label;
-use crate::session::Link;
+use crate::router::Router;
 
 /// What a verdict needs to know of its frame.
 pub(crate) struct Frame {
-    /// The connection that sent it.
-    pub(crate) author: Link,
-    /// Its sequence there.
-    pub(crate) sequence: u32,
-    /// The author's own queue, for `undelivered`.
-    pub(crate) author_queue: QueueId,
+    /// Who hears of it.
+    pub(crate) author: Author,
     /// Its group.
     pub(crate) group: GroupId,
     /// Its id.
@@ -39,7 +38,7 @@ pub(crate) struct Frame {
 struct Open {
     ticket: Mutex<Ticket>,
     frame: Frame,
-    mailboxes: Mailboxes,
+    router: Router,
 }
 
 /// One leg of a ticket: a recipient's custody, ended once. Dropping it means that there is none.
@@ -61,16 +60,16 @@ struct Returning {
 }
 
 /// Takes a frame into custody: `place` gets a maker of legs, one call per recipient by its index in
-/// the list, and hands each leg on.
+/// the list (one per peer, by any of its recipients), and hands each leg on.
 ///
 /// A guard leg keeps the ticket open until `place` has returned, so that it cannot be done before
 /// all legs are there.
-pub(crate) fn accept(frame: Frame, mailboxes: &Mailboxes, place: impl FnOnce(&dyn Fn(u16) -> Leg)) {
+pub(crate) fn accept(frame: Frame, router: &Router, place: impl FnOnce(&dyn Fn(u16) -> Leg)) {
     let (ticket, guard) = Ticket::new();
     let open = Arc::new(Open {
         ticket: Mutex::new(ticket),
         frame,
-        mailboxes: mailboxes.clone(),
+        router: router.clone(),
     });
     place(&|recipient| {
         let leg = open.ticket.lock().add(recipient);
@@ -93,6 +92,29 @@ impl Leg {
     /// Ends the leg. May carry out the verdict: call it with no lock held.
     pub(crate) fn resolve(mut self, outcome: Outcome) {
         self.end(outcome);
+    }
+
+    /// What a peer's answer says of single recipients; end the leg afterwards.
+    pub(crate) fn missed(&self, missed: Missed) {
+        if let Some(Part::Delivery(open, _)) = &self.0 {
+            open.ticket.lock().missed(missed);
+        }
+    }
+
+    /// The hub of another domain refused the frame: its author hears why, and keeps it.
+    pub(crate) fn reject(mut self, problem: Problem) {
+        match self.0.take() {
+            Some(Part::Delivery(open, leg)) => {
+                let was_open = open.ticket.lock().reject(leg);
+                if was_open {
+                    open.frame.author.rejected(problem);
+                }
+            }
+            // Nobody is left to be told.
+            other @ (Some(Part::Return(..) | Part::Kept(_) | Part::Far(_)) | None) => {
+                Self(other).resolve(Outcome::Relayed);
+            }
+        }
     }
 
     fn end(&mut self, outcome: Outcome) {
@@ -125,26 +147,31 @@ impl Open {
         match verdict {
             None => {}
             Some(Verdict::Done(status)) => {
-                let metrics = open.mailboxes.metrics();
-                metrics.acks.of(ack_label(status)).inc();
-                metrics
-                    .custody_seconds
-                    .observe(open.frame.since.elapsed().as_secs_f64());
-                open.frame.author.done(open.frame.sequence, status);
+                let elapsed = open.frame.since.elapsed();
+                open.frame
+                    .author
+                    .done(status, elapsed, open.router.mailboxes().metrics());
             }
-            Some(Verdict::Failed) => open.frame.author.failed(open.frame.sequence),
-            Some(Verdict::Return(missed)) => Self::give_back(open, &missed),
+            Some(Verdict::Failed) => open.frame.author.failed(),
+            Some(Verdict::Return(missed)) => Self::give_back(open, missed),
         }
     }
 
-    /// Puts `undelivered` into the author's queue, one entry per reason.
-    fn give_back(open: &Arc<Self>, missed: &[Missed]) {
+    /// Puts `undelivered` into the author's queue, one entry per reason, or on its way there; a hub
+    /// hears it in the answer.
+    fn give_back(open: &Arc<Self>, missed: Vec<Missed>) {
+        let frame = &open.frame;
         let (ticket, guard) = Ticket::new();
         let returning = Arc::new(Returning {
             ticket: Mutex::new(ticket),
             of: Arc::clone(open),
         });
-        let frame = &open.frame;
+        let guard = Leg(Some(Part::Return(Arc::clone(&returning), guard)));
+        let Some(home) = frame.author.home() else {
+            frame.author.missed(missed);
+            guard.resolve(Outcome::Delivered);
+            return;
+        };
         for (index, reason) in (0..).zip(REASONS) {
             let handles: Vec<Handle> = missed
                 .iter()
@@ -154,31 +181,16 @@ impl Open {
             if handles.is_empty() {
                 continue;
             }
-            open.mailboxes
-                .metrics()
-                .returned
-                .of(return_label(reason))
-                .inc();
-            let envelope = events::undelivered(&frame.group, &frame.message, handles, reason);
             let leg = returning.ticket.lock().add(index);
             let leg = Leg(Some(Part::Return(Arc::clone(&returning), leg)));
-            open.mailboxes
-                .append(frame.author_queue, envelope, leg, Instant::now());
+            let about = (frame.group, frame.message);
+            open.router.give_back(&home, about, (handles, reason), leg);
         }
-        Leg(Some(Part::Return(returning, guard))).resolve(Outcome::Delivered);
+        guard.resolve(Outcome::Delivered);
     }
 }
 
-const fn ack_label(status: Status) -> label::Ack {
-    match status {
-        Status::Stored => label::Ack::Stored,
-        Status::Relayed => label::Ack::Relayed,
-        Status::Delivered => label::Ack::Delivered,
-        Status::Refused => label::Ack::Refused,
-    }
-}
-
-const fn return_label(reason: Reason) -> label::Return {
+pub(crate) const fn return_label(reason: Reason) -> label::Return {
     match reason {
         Reason::Full => label::Return::Full,
         Reason::Gone => label::Return::Gone,
@@ -189,7 +201,8 @@ const fn return_label(reason: Reason) -> label::Return {
     }
 }
 
-const REASONS: [Reason; 6] = [
+/// Every reason for which a frame comes back.
+pub(crate) const REASONS: [Reason; 6] = [
     Reason::Full,
     Reason::Gone,
     Reason::Expired,
@@ -211,22 +224,15 @@ impl Returning {
     }
 }
 
-/// Puts one entry into many queues; `true` when each has it on disk, or its device has it, or will
-/// never take it.
-pub(crate) async fn keep(
-    mailboxes: &Mailboxes,
-    queues: Vec<QueueId>,
-    envelope: &commucat_routing::lane::Envelope,
-) -> bool {
-    let (kept, answer) = tokio::sync::oneshot::channel();
+/// Places entries of the server's own: `place` gets a maker of legs. `true` when each entry is on
+/// disk, or its device or its domain has it, or will never take it.
+pub(crate) async fn keep(place: impl FnOnce(&dyn Fn() -> Leg)) -> bool {
+    let (kept, answer) = oneshot::channel();
     let waiter = Arc::new(Waiter {
         failed: AtomicBool::new(false),
         kept: Mutex::new(Some(kept)),
     });
-    for queue in queues {
-        let leg = Leg(Some(Part::Kept(Arc::clone(&waiter))));
-        mailboxes.append(queue, envelope.clone(), leg, Instant::now());
-    }
+    place(&|| Leg(Some(Part::Kept(Arc::clone(&waiter)))));
     drop(waiter);
     answer.await.unwrap_or(false)
 }
@@ -234,7 +240,7 @@ pub(crate) async fn keep(
 /// Answers when the last leg that holds it has ended.
 struct Waiter {
     failed: AtomicBool,
-    kept: Mutex<Option<tokio::sync::oneshot::Sender<bool>>>,
+    kept: Mutex<Option<oneshot::Sender<bool>>>,
 }
 
 impl Drop for Waiter {

@@ -5,20 +5,25 @@ use std::sync::Arc;
 use commucat_config::{Config, Registration};
 use commucat_ledger::Ledger;
 use commucat_proto::frame::ack::SessionLimits;
+use commucat_proto::id::Domain;
 use commucat_routing::lane::Settings;
 use commucat_routing::pipeline;
 use commucat_storage::{ClaimBudgets, Store};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::{self, Accounts, Policy};
 use crate::carrier::{Carrier, Serve};
 use crate::cluster::{Cluster, Surroundings};
+use crate::federation::PeerClient;
 use crate::hub::Hub;
 use crate::jobs::Jobs;
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
+use crate::peers::{Departure, Inbox, Peers};
 use crate::router::Router;
 use crate::session::{Budgets, Drain, Rules, Sessions};
 
@@ -40,6 +45,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The other nodes of this domain.
     pub nodes: Nodes,
+    /// What carries events to other domains.
+    pub client: PeerClient,
 }
 
 /// The other nodes of this domain, if there may be any.
@@ -56,6 +63,9 @@ impl std::fmt::Debug for Nodes {
 pub struct Engine {
     sessions: Sessions,
     nodes: Option<(Cluster, Surroundings)>,
+    inbox: Inbox,
+    /// Taken by the task that follows them.
+    departures: Mutex<Option<mpsc::Receiver<Departure>>>,
     jobs: Jobs,
     drain: Drain,
     running: TaskTracker,
@@ -66,6 +76,7 @@ pub struct Engine {
 impl Engine {
     /// Puts the engine together; nothing runs yet.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "every part is named once, in order")]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts {
             config,
@@ -74,6 +85,7 @@ impl Engine {
             ledger,
             metrics,
             nodes,
+            client,
         } = parts;
         let (background, drain) = (TaskTracker::new(), Drain::default());
         let mailboxes = Mailboxes::new(
@@ -85,8 +97,20 @@ impl Engine {
         if let Some(cluster) = &nodes.0 {
             mailboxes.join(cluster.clone());
         }
-        let domain = config.server.domain.clone();
-        let router = Router::new(domain, keys.clone(), store.clone(), mailboxes.clone());
+        let stop = CancellationToken::new();
+        let (peers, departures) = Peers::new(
+            (config.server.domain.clone(), keys.clone()),
+            (store.clone(), mailboxes.clone()),
+            client,
+            metrics.clone(),
+            (background.clone(), stop.clone()),
+        );
+        let router = Router::new(
+            keys.clone(),
+            store.clone(),
+            mailboxes.clone(),
+            peers.clone(),
+        );
         let accounts = Accounts::new(
             policy(&config),
             keys.clone(),
@@ -103,17 +127,27 @@ impl Engine {
         );
         let around = Surroundings {
             mailboxes: mailboxes.clone(),
-            router,
+            router: router.clone(),
             hub: hub.clone(),
             store: store.clone(),
         };
+        let inbox = Inbox::new(
+            router,
+            hub.clone(),
+            accounts.clone(),
+            background.clone(),
+            size(config.limits.max_payload.bytes()),
+        );
         Arc::new(Self {
             nodes: nodes.0.map(|cluster| (cluster, around)),
+            inbox,
+            departures: Mutex::new(Some(departures)),
             sessions: Sessions {
                 keys: keys.clone(),
                 accounts,
                 hub: hub.clone(),
                 mailboxes: mailboxes.clone(),
+                peers: peers.clone(),
                 metrics: metrics.clone(),
                 rules: Arc::new(rules(&config)),
                 drain: drain.clone(),
@@ -123,6 +157,7 @@ impl Engine {
             jobs: Jobs {
                 store,
                 mailboxes,
+                peers,
                 hub,
                 keys,
                 ledger,
@@ -132,8 +167,14 @@ impl Engine {
             drain,
             running: TaskTracker::new(),
             background,
-            stop: CancellationToken::new(),
+            stop,
         })
+    }
+
+    /// The router, for tests of several nodes.
+    #[cfg(test)]
+    pub(crate) fn router(&self) -> &Router {
+        self.inbox.router()
     }
 
     /// The mailboxes, for tests of several nodes.
@@ -146,6 +187,21 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn kill(&self) {
         self.stop.cancel();
+    }
+
+    /// A request of `domain` was verified: it is there.
+    pub(crate) fn heard(&self, domain: &Domain) {
+        self.sessions.peers.heard(domain);
+    }
+
+    /// The other domains in use.
+    pub(crate) const fn peers(&self) -> &Peers {
+        &self.sessions.peers
+    }
+
+    /// What takes events of other domains.
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
     }
 
     /// The part that administration acts on.
@@ -166,6 +222,13 @@ impl Serve for Engine {
         if let Some((cluster, around)) = &self.nodes {
             cluster.start(around, &self.background, &self.stop);
         }
+        self.sessions.peers.start();
+        if let Some(departures) = self.departures.lock().take() {
+            let hub = self.sessions.hub.clone();
+            let stop = self.stop.clone();
+            self.background
+                .spawn(hub.follow_departures(departures, stop));
+        }
         self.jobs.start(&self.background, &self.stop);
     }
 
@@ -182,6 +245,7 @@ impl Serve for Engine {
             cluster.leave(&around.mailboxes);
         }
         self.sessions.mailboxes.drain().await;
+        self.sessions.peers.drain().await;
         self.drain.finish();
         self.running.close();
         self.running.wait().await;

@@ -8,16 +8,16 @@ use commucat_proto::wire::Cbor;
 use commucat_routing::lane::Envelope;
 use commucat_routing::ticket::Reason;
 
-/// A frame came back: who did not get it, and why.
+/// A frame came back: who did not get it (`None`: nobody got it), and why.
 pub(crate) fn undelivered(
     group: &GroupId,
     message: &MessageId,
-    handles: Vec<Handle>,
+    handles: Option<Vec<Handle>>,
     reason: Reason,
 ) -> Envelope {
     envelope(
         group,
-        &GroupEvent::undelivered(*group, *message, Some(handles), wire(reason)),
+        &GroupEvent::undelivered(*group, *message, handles, wire(reason)),
     )
 }
 
@@ -57,7 +57,8 @@ fn envelope(group: &GroupId, event: &GroupEvent) -> Envelope {
     }
 }
 
-const fn wire(reason: Reason) -> WireReason {
+/// The reason as others are told.
+pub(crate) const fn wire(reason: Reason) -> WireReason {
     match reason {
         Reason::Full => WireReason::Full,
         Reason::Gone => WireReason::Gone,
@@ -65,5 +66,17 @@ const fn wire(reason: Reason) -> WireReason {
         Reason::Forbidden => WireReason::Forbidden,
         Reason::Epoch => WireReason::Epoch,
         Reason::Blocked => WireReason::Blocked,
+    }
+}
+
+/// The reason as another domain tells it; one of a later version counts as a refusal.
+pub(crate) const fn told(reason: WireReason) -> Reason {
+    match reason {
+        WireReason::Full => Reason::Full,
+        WireReason::Gone => Reason::Gone,
+        WireReason::Expired => Reason::Expired,
+        WireReason::Forbidden | WireReason::Unknown(_) => Reason::Forbidden,
+        WireReason::Epoch => Reason::Epoch,
+        WireReason::Blocked => Reason::Blocked,
     }
 }

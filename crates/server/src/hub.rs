@@ -1,8 +1,10 @@
 //! The hub: groups of which this domain keeps the list and the log (CCP-1 section 5).
 //!
 //! The rules are those of `commucat_routing::hub`; this file keeps groups at hand, finds the places of
-//! their members and answers requests. `commit` appends to the log, `fetch` reads it.
+//! their members and answers requests. `commit` appends to the log, `fetch` reads it, `abroad` sends
+//! what concerns groups of other domains to their hubs.
 
+mod abroad;
 mod commit;
 mod fetch;
 mod notice;
@@ -14,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
+use commucat_federation::event::{Body, Deliver, Delivered, Submit, Tag};
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::ack::ForkTag;
@@ -27,14 +30,15 @@ use commucat_routing::lane::Envelope;
 use commucat_storage::{GroupCreated, NewGroup, Store};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use self::view::{View, Views};
 use crate::accounts::{other_domain, storage};
 use crate::clock;
-use crate::custody::Frame;
+use crate::custody::{Author as Sender, Frame, Reply, Settled};
 use crate::router::{Place, Router};
-use crate::session::{Binding, Hint, Link};
+use crate::session::{Binding, Link};
 
 /// Groups with fork tags kept at hand; nothing depends on them.
 const ALARMS_MAX: usize = 10_000;
@@ -62,6 +66,15 @@ struct Inner {
 pub(crate) struct Member {
     pub(crate) link: Link,
     pub(crate) queue: QueueId,
+}
+
+/// Who asks the hub.
+#[derive(Clone, Copy)]
+pub(crate) enum Asker<'a> {
+    /// A device of this domain with this queue.
+    Device(&'a QueueId),
+    /// A device of another domain, which has checked its reference.
+    Abroad(&'a Domain),
 }
 
 impl Hub {
@@ -101,8 +114,13 @@ impl Hub {
         self.0.router.open(reference, group, hub).as_ref() == Some(queue)
     }
 
+    /// Whether groups of `hub` are kept here.
+    pub(crate) fn is_here(&self, hub: &Domain) -> bool {
+        hub == self.domain()
+    }
+
     fn check_hub(&self, hub: &Domain) -> Result<(), Problem> {
-        if hub == self.domain() {
+        if self.is_here(hub) {
             Ok(())
         } else {
             Err(other_domain())
@@ -152,7 +170,8 @@ impl Hub {
         }
     }
 
-    /// Takes a MSG into custody for everyone else in the group (CCP-1 sections 4 and 5.3).
+    /// Takes a MSG into custody for everyone else in the group (CCP-1 sections 4 and 5.3), or passes
+    /// it on to the group's hub.
     ///
     /// # Errors
     ///
@@ -164,46 +183,103 @@ impl Hub {
         sequence: u32,
         msg: &Msg,
     ) -> Result<(), Problem> {
-        self.check_hub(&binding.hub)?;
-        let view = self.admitted(binding, msg.position()).await?;
-        let frame = Frame {
-            author: member.link.clone(),
+        let author = Sender::Device {
+            link: member.link.clone(),
             sequence,
-            author_queue: member.queue,
-            group: binding.group,
+            queue: member.queue,
+            reference: binding.sealed_ref,
+        };
+        if !self.is_here(&binding.hub) {
+            self.submit_abroad(author, binding, msg);
+            return Ok(());
+        }
+        let asks = Author {
+            handle: &binding.handle,
+            sealed_ref: &binding.sealed_ref,
+            origin: self.domain(),
+        };
+        let view = self.admitted(&binding.group, asks, msg.position()).await?;
+        // While the list was read, a message before it may have failed, and this one with it.
+        if member.link.awaits(sequence) {
+            if binding.is_first() {
+                self.0.router.read_stores_first(&view.placement.places);
+            }
+            self.fan_out(&view, (author, binding.group, &binding.handle), msg);
+        }
+        Ok(())
+    }
+
+    /// Takes a `submit` of `origin` into custody; what comes is its outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] for the author; nobody gets the message then.
+    pub(crate) async fn submit(
+        &self,
+        origin: &Domain,
+        submit: &Submit,
+        (ciphertext_max, is_first): (usize, bool),
+    ) -> Result<oneshot::Receiver<Settled>, Problem> {
+        let invalid =
+            |_| Problem::new(Title::InvalidControlPayload, "the payload is not a message");
+        let msg = Msg::decode(&submit.payload).map_err(invalid)?;
+        if msg.ciphertext().len() > ciphertext_max {
+            return Err(Problem::new(
+                Title::PayloadTooLarge,
+                "the message is too large",
+            ));
+        }
+        let asks = Author {
+            handle: &submit.handle,
+            sealed_ref: &submit.reference,
+            origin,
+        };
+        let view = self.admitted(&submit.group, asks, msg.position()).await?;
+        if is_first {
+            self.0.router.read_stores_first(&view.placement.places);
+        }
+        let (reply, answer) = Reply::new();
+        let author = Sender::Abroad {
+            home: origin.clone(),
+            reference: submit.reference,
+            reply,
+        };
+        self.fan_out(&view, (author, submit.group, &submit.handle), &msg);
+        Ok(answer)
+    }
+
+    fn fan_out(&self, view: &Arc<View>, by: (Sender, GroupId, &Handle), msg: &Msg) {
+        let (author, group, handle) = by;
+        let frame = Frame {
+            author,
+            group,
             message: msg.message(),
             recipients: Arc::clone(&view.handles),
             since: Instant::now(),
         };
         let envelope = Envelope {
-            key: DedupeKey::of(&binding.group, &msg.message(), &msg.ciphertext()),
-            group: Some(binding.group),
+            key: DedupeKey::of(&group, &msg.message(), &msg.ciphertext()),
+            group: Some(group),
             frame: FrameType::Msg.code(),
             body: msg.payload().clone(),
         };
-        // While the list was read, a message before it may have failed, and this one with it.
-        if !member.link.awaits(sequence) {
-            return Ok(());
+        let except = view.index(handle);
+        self.0
+            .router
+            .accept(frame, &envelope, &view.placement, except);
+        if view.placement.places.contains(&Place::Gone) {
+            self.depart(group, Arc::clone(view), Vec::new());
         }
-        if binding.is_first() {
-            self.0.router.read_stores_first(&view.places);
-        }
-        let except = view.index(&binding.handle);
-        self.0.router.accept(frame, &envelope, &view.places, except);
-        if view.places.contains(&Place::Gone) {
-            self.depart(binding.group, &view);
-        }
-        Ok(())
     }
 
-    /// The group as of `position` or newer, if the binding's member may send to it.
-    async fn admitted(&self, binding: &Binding, position: u64) -> Result<Arc<View>, Problem> {
-        let author = Author {
-            handle: &binding.handle,
-            sealed_ref: &binding.sealed_ref,
-            origin: self.domain(),
-        };
-        if let Some(view) = self.cached(&binding.group) {
+    /// The group as of `position` or newer, if its author may send to it.
+    async fn admitted(
+        &self,
+        group: &GroupId,
+        author: Author<'_>,
+        position: u64,
+    ) -> Result<Arc<View>, Problem> {
+        if let Some(view) = self.cached(group) {
             match view
                 .group
                 .fanout(author, position, Source::Cache)
@@ -213,7 +289,7 @@ impl Hub {
                 Fanout::Reload => {}
             }
         }
-        let view = Box::pin(self.load(&binding.group))
+        let view = Box::pin(self.load(group))
             .await
             .map_err(storage)?
             .ok_or_else(not_found)?;
@@ -229,60 +305,113 @@ impl Hub {
 
     /// Passes ephemeral bytes on to whoever is there and has joined. Nothing is kept or answered.
     pub(crate) async fn typing(&self, binding: &Binding, payload: Bytes) {
-        let Ok(Some(view)) = self.load_if_unknown(&binding.group).await else {
+        if !self.is_here(&binding.hub) {
+            self.typing_abroad(binding, payload);
             return;
-        };
+        }
         let author = Author {
             handle: &binding.handle,
             sealed_ref: &binding.sealed_ref,
             origin: self.domain(),
         };
-        if binding.hub != *self.domain() || view.group.authorise(author).is_err() {
+        self.spread(&binding.group, author, payload).await;
+    }
+
+    /// The same for a device of `origin`.
+    pub(crate) async fn typing_from(&self, origin: &Domain, submit: Submit) {
+        let author = Author {
+            handle: &submit.handle,
+            sealed_ref: &submit.reference,
+            origin,
+        };
+        self.spread(&submit.group, author, submit.payload).await;
+    }
+
+    async fn spread(&self, group: &GroupId, author: Author<'_>, payload: Bytes) {
+        let Ok(Some(view)) = self.load_if_unknown(group).await else {
+            return;
+        };
+        if view.group.authorise(author).is_err() {
             return;
         }
-        let except = view.index(&binding.handle);
-        for (index, place) in view.places.iter().enumerate() {
+        let except = view.index(author.handle);
+        for (index, place) in view.placement.places.iter().enumerate() {
             if let Place::Here(queue) = place
                 && Some(index) != except
             {
-                let mailboxes = self.0.router.mailboxes();
-                if let Some(link) = mailboxes.link(queue) {
-                    link.hint(Hint {
-                        group: binding.group,
-                        payload: payload.clone(),
-                    });
-                } else if let Some(cluster) = mailboxes.cluster() {
-                    cluster.hint(*queue, binding.group, payload.clone());
-                }
+                self.0.router.hint(*queue, *group, &payload);
+            }
+        }
+        for peer in &view.placement.abroad {
+            let references: Vec<SealedRef> = peer
+                .members
+                .iter()
+                .filter(|member| member.handle != *author.handle)
+                .map(|member| member.reference)
+                .collect();
+            if !references.is_empty() {
+                let deliver = Deliver {
+                    group: *group,
+                    frame: Delivered::Typing,
+                    payload: payload.clone(),
+                    references,
+                };
+                let peers = self.0.router.peers();
+                peers.hint(&peer.domain, Body::Deliver(deliver));
             }
         }
     }
 
     /// Notes a fork tag; tells everyone who reported if they differ (CCP-1 section 5.2).
     pub(crate) async fn tag(&self, binding: &Binding, tag: &ForkTag) {
-        let Ok(Some(view)) = self.load_if_unknown(&binding.group).await else {
+        if !self.is_here(&binding.hub) {
+            self.tag_abroad(binding, tag);
             return;
-        };
+        }
         let author = Author {
             handle: &binding.handle,
             sealed_ref: &binding.sealed_ref,
             origin: self.domain(),
         };
-        let is_member = binding.hub == *self.domain() && view.group.authorise(author).is_ok();
-        if !is_member || tag.position > view.group.head {
+        self.note(&binding.group, author, tag.position, tag.tag)
+            .await;
+    }
+
+    /// The same for a device of `origin`.
+    pub(crate) async fn tag_from(&self, origin: &Domain, tag: &Tag) {
+        let author = Author {
+            handle: &tag.handle,
+            sealed_ref: &tag.reference,
+            origin,
+        };
+        self.note(&tag.group, author, tag.position, tag.tag).await;
+    }
+
+    async fn note(
+        &self,
+        group: &GroupId,
+        author: Author<'_>,
+        position: u64,
+        tag: Option<[u8; 16]>,
+    ) {
+        let Ok(Some(view)) = self.load_if_unknown(group).await else {
+            return;
+        };
+        let is_member = view.group.authorise(author).is_ok();
+        if !is_member || position > view.group.head {
             return;
         }
         let fork = {
             let mut alarms = self.0.alarms.lock();
-            if alarms.len() >= ALARMS_MAX && !alarms.contains_key(&binding.group) {
+            if alarms.len() >= ALARMS_MAX && !alarms.contains_key(group) {
                 alarms.clear();
             }
-            let alarm = alarms.entry(binding.group).or_default();
-            alarm.report(tag.position, binding.handle, tag.tag, Instant::now())
+            let alarm = alarms.entry(*group).or_default();
+            alarm.report(position, *author.handle, tag, Instant::now())
         };
         if let Some(fork) = fork {
             self.0.forks.inc();
-            self.tell_fork(&binding.group, &view, &fork);
+            self.tell_fork(group, &view, &fork);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::hub::Hub;
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 
 /// Between two runs of expiry at the most; each run writes its clock, and an idle server should leave
 /// its disk alone.
@@ -37,6 +38,7 @@ const KEYS_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Jobs {
     pub(crate) store: Store,
     pub(crate) mailboxes: Mailboxes,
+    pub(crate) peers: Peers,
     pub(crate) hub: Hub,
     pub(crate) keys: Keys,
     pub(crate) ledger: Ledger,
@@ -47,12 +49,17 @@ pub(crate) struct Jobs {
 impl Jobs {
     /// Starts them all; they end after `stop`.
     pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let (store, mailboxes) = (self.store.clone(), self.mailboxes.clone());
-        tasks.spawn(expiry(store, mailboxes, self.ttl, stop.clone()));
+        let waiting = Waiting {
+            store: self.store.clone(),
+            mailboxes: self.mailboxes.clone(),
+            peers: self.peers.clone(),
+        };
+        tasks.spawn(expiry(waiting, self.ttl, stop.clone()));
         tasks.spawn(forks(self.hub.clone(), stop.clone()));
         tasks.spawn(acked_keys(self.mailboxes.clone(), stop.clone()));
         tasks.spawn(figures(
             self.mailboxes.clone(),
+            self.peers.clone(),
             self.metrics.clone(),
             stop.clone(),
         ));
@@ -66,7 +73,7 @@ impl Jobs {
 }
 
 /// Lets entries, logs, packages and invites expire, in bounded steps, until `stop`.
-async fn expiry(store: Store, mailboxes: Mailboxes, ttl: Duration, stop: CancellationToken) {
+async fn expiry(waiting: Waiting, ttl: Duration, stop: CancellationToken) {
     let mut period = interval((ttl / 2).min(EXPIRY_PERIOD));
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Instant::now();
@@ -77,19 +84,30 @@ async fn expiry(store: Store, mailboxes: Mailboxes, ttl: Duration, stop: Cancell
         }
         let elapsed = last.elapsed();
         last = Instant::now();
-        if let Err(failure) = expire(&store, &mailboxes, ttl, elapsed, &stop).await {
+        if let Err(failure) = expire(&waiting, ttl, elapsed, &stop).await {
             warn!(error = %chain(&failure), "expiry stopped; it goes on at its next run");
         }
     }
 }
 
+/// What holds entries that expire.
+struct Waiting {
+    store: Store,
+    mailboxes: Mailboxes,
+    peers: Peers,
+}
+
 async fn expire(
-    store: &Store,
-    mailboxes: &Mailboxes,
+    waiting: &Waiting,
     ttl: Duration,
     elapsed: Duration,
     stop: &CancellationToken,
 ) -> Result<(), StoreError> {
+    let Waiting {
+        store,
+        mailboxes,
+        peers,
+    } = waiting;
     let clock = store.advance_clock(clock::now(), elapsed).await?;
     let mut cursor = Some(SweepCursor::default());
     while let Some(from) = cursor.filter(|_| !stop.is_cancelled()) {
@@ -105,6 +123,9 @@ async fn expire(
         cursor = store.sweep_groups(clock, from).await?;
     }
     while !stop.is_cancelled() && store.sweep_expired(clock).await? {}
+    if !stop.is_cancelled() {
+        peers.expire(clock, ttl).await?;
+    }
     Ok(())
 }
 
@@ -133,7 +154,7 @@ async fn acked_keys(mailboxes: Mailboxes, stop: CancellationToken) {
 }
 
 /// Brings what the mailboxes hold into the metrics, until `stop`.
-async fn figures(mailboxes: Mailboxes, metrics: Metrics, stop: CancellationToken) {
+async fn figures(mailboxes: Mailboxes, peers: Peers, metrics: Metrics, stop: CancellationToken) {
     let mut period = interval(FIGURES_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -144,6 +165,9 @@ async fn figures(mailboxes: Mailboxes, metrics: Metrics, stop: CancellationToken
         metrics
             .mailbox_bytes
             .set(i64::try_from(mailboxes.memory()).unwrap_or(i64::MAX));
+        metrics
+            .peers_resting
+            .set(i64::try_from(peers.resting()).unwrap_or(i64::MAX));
         metrics
             .mailboxes
             .set(i64::try_from(mailboxes.len()).unwrap_or(i64::MAX));

@@ -75,6 +75,16 @@ pub struct Handles {
     pub store_seconds: Histogram,
     /// Requests to the store that failed.
     pub store_failures: Counter,
+    /// Events that other domains settled.
+    pub relayed: Counter,
+    /// Requests in which they were sent.
+    pub peer_batches: Counter,
+    /// Requests to other domains that got no good answer.
+    pub peer_failures: Counter,
+    /// Events written to the outbox.
+    pub outboxed: Counter,
+    /// Peers that are left alone after a failure.
+    pub peers_resting: Gauge,
     /// Groups that reported different histories.
     pub forks: Counter,
     /// Entries that expired in their queues.
@@ -126,6 +136,11 @@ impl Metrics {
             store_rows: page.counter("store_rows", "Rows changed in the store"),
             store_seconds: page.seconds("store_write", "Time of a write to the store"),
             store_failures: page.counter("store_failures", "Requests to the store that failed"),
+            relayed: page.counter("relayed_events", "Events that other domains settled"),
+            peer_batches: page.counter("peer_batches", "Requests in which they were sent"),
+            peer_failures: page.counter("peer_failures", "Requests to peers without a good answer"),
+            outboxed: page.counter("outboxed_events", "Events written to the outbox"),
+            peers_resting: page.gauge("peers_resting", "Peers left alone after a failure"),
             forks: page.counter("forks", "Groups whose devices reported different histories"),
             expired: page.counter("expired_entries", "Entries that expired in their queues"),
             parcels_sent: page.counter("cluster_parcels_sent", "Entries sent to other nodes"),

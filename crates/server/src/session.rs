@@ -2,8 +2,10 @@
 //!
 //! `handshake` finds out who it is, `inbound` and `outbound` are the two halves of the session, in one
 //! task, `link` is what others hold of it, `requests`
-//! answers control requests, `budget` says how many a device may make.
+//! answers control requests, `abroad` passes on those for other domains, `budget` says how many a
+//! device may make.
 
+mod abroad;
 mod budget;
 mod handshake;
 mod inbound;
@@ -46,6 +48,7 @@ use crate::hub::Hub;
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::metrics::{Metrics, label};
+use crate::peers::Peers;
 
 /// How long a session that ends may take to write its last ERROR.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -57,6 +60,7 @@ pub(crate) struct Sessions {
     pub(crate) accounts: Accounts,
     pub(crate) hub: Hub,
     pub(crate) mailboxes: Mailboxes,
+    pub(crate) peers: Peers,
     pub(crate) metrics: Metrics,
     pub(crate) rules: Arc<Rules>,
     pub(crate) drain: Drain,

@@ -33,7 +33,7 @@ use crate::reload::Reloader;
 use crate::shutdown::Ending;
 use crate::tls::Identity;
 use crate::tls::certificate::{self, CertificateError};
-use crate::{admin, clock, http, service, welcome};
+use crate::{admin, clock, federation, http, service, welcome};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,12 +68,15 @@ pub enum StartError {
     /// The system gives no threads.
     #[error("the system gives no threads")]
     Threads(#[source] io::Error),
-    /// The first invite could not be stored.
-    #[error("the first invite could not be stored")]
-    Invite(#[from] commucat_storage::StoreError),
+    /// The first invite, or the domains that the configuration names.
+    #[error("the store takes nothing")]
+    Write(#[from] commucat_storage::StoreError),
     /// The address of Redis.
     #[error("the other nodes cannot be reached")]
     Redis(#[from] RedisFailure),
+    /// Certificates of other domains cannot be verified.
+    #[error(transparent)]
+    Trust(#[from] federation::TrustError),
     /// No random bytes.
     #[error("the system gives no random bytes")]
     Random(#[from] getrandom::Error),
@@ -136,6 +139,7 @@ impl Ground {
             .build()
             .map_err(StartError::Threads)?;
         let store = opening.block_on(Store::open(location(&config), options(&config)))?;
+        opening.block_on(federation::note_named(&config.federation.peers, &store))?;
         let (ledger, worker) = open_ledger(&config)?;
         Ok(Self {
             config: Arc::new(config),
@@ -168,6 +172,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     metrics.enter(Lifecycle::Starting);
     let asked = CancellationToken::new();
     let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), asked.clone())?;
+    let client = federation::client(&config, keys.clone(), store.clone())?;
     let engine = Engine::new(Parts {
         config: Arc::clone(&config),
         keys: keys.clone(),
@@ -175,6 +180,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         ledger: ledger.clone(),
         metrics: metrics.clone(),
         nodes: Nodes(cluster.clone()),
+        client: client.clone(),
     });
     let gauge = Gauge {
         engine: Arc::clone(&engine),
@@ -188,7 +194,11 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     let shell = Shell::new(listen::Parts {
         engine: Arc::clone(&engine),
         tls: identity.server_config()?,
-        router: http::router(public.clone()),
+        router: http::router(public.clone()).merge(federation::routes(
+            &config,
+            client.clone(),
+            Arc::clone(&engine),
+        )),
         metrics: metrics.clone(),
         limits: config.limits.clone(),
         gate: Gate::new(&config.limits, config.server.trusted_proxies.clone()),
@@ -201,6 +211,8 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         keys: keys.clone(),
         public: public.clone(),
         cluster,
+        client,
+        peers: engine.peers().clone(),
         drain: asked.clone(),
     };
     let ending = Ending {

@@ -30,6 +30,8 @@ const END_WAIT: Duration = Duration::from_secs(30);
 pub struct Options {
     /// Keys of the configuration with their values, over the defaults.
     pub settings: Vec<(String, String)>,
+    /// Its domain is `localhost` with its port, so that other servers find it.
+    pub own_domain: bool,
     /// Run it under `strace`, which writes the system calls that reach disks to a file
     /// ([`Server::trace_file`]).
     pub traced: bool,
@@ -41,6 +43,15 @@ impl Options {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// As a domain that talks to others on this machine, whose certificates are in `ca`.
+    #[must_use]
+    pub fn federated(mut self, ca: &Path) -> Self {
+        self.own_domain = true;
+        self.set("federation.policy", "open")
+            .set("federation.allow_private", "true")
+            .set("federation.ca", &ca.display().to_string())
     }
 
     /// Without the limits that slow down many devices of one address: for load from one machine.
@@ -147,6 +158,10 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(append(&self.stderr_file())?)
             .kill_on_drop(true);
+        if self.options.own_domain {
+            let domain = format!("server.domain={}", self.domain());
+            command.arg("--set").arg(domain);
+        }
         for (key, value) in &self.options.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
@@ -221,6 +236,12 @@ impl Server {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its domain with [`Options::own_domain`].
+    #[must_use]
+    pub fn domain(&self) -> String {
+        format!("localhost:{}", self.port)
     }
 
     /// Its working directory: everything of it is below.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::request::KeyKind;
-use crate::response::Hidden;
+use crate::response::{Hidden, Peer, PeerStanding, Peers};
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -51,6 +51,14 @@ impl Live for Told {
 
     fn drain(&self, node: Option<&str>) -> bool {
         node.is_none()
+    }
+
+    fn peer_changed(&self, peer: &Domain) {
+        self.0.lock().unwrap().push(peer.as_str().to_owned());
+    }
+
+    async fn ping_peer(&self, _: &Domain) -> Result<Duration, String> {
+        Ok(Duration::from_millis(7))
     }
 
     fn keys_changed(&self) -> Result<(), KeyringError> {
@@ -318,4 +326,71 @@ fn nothing_that_is_logged_shows_an_id_or_a_link() {
         format!("{request:?}"),
         "RevokeDevice { device: Hidden(..) }"
     );
+}
+
+#[tokio::test]
+async fn a_peer_is_named_blocked_allowed_and_forgotten() {
+    let world = world().await;
+    let domain = || "b.example".to_owned();
+    let ask = async |request| world.executor.execute(request, NOW).await;
+    let key = "a7".repeat(32);
+
+    let added = ask(Request::AddPeer {
+        domain: domain(),
+        endpoint: Some("in.b.example:8443".to_owned()),
+        key: Some(key),
+    });
+    let Response::Done(Answer::Peer(added)) = added.await else {
+        panic!("not added");
+    };
+    let standing = PeerStanding::Blocked;
+    let blocked = ask(Request::SetPeer {
+        domain: domain(),
+        standing,
+    });
+    let Response::Done(Answer::Peer(blocked)) = blocked.await else {
+        panic!("not blocked");
+    };
+    let listed = ask(Request::ListPeers { after: None }).await;
+    let removed = ask(Request::RemovePeer { domain: domain() }).await;
+    let gone = ask(Request::ShowPeer { domain: domain() }).await;
+
+    assert_eq!(added.standing, PeerStanding::Active);
+    assert_eq!(added.endpoint.as_deref(), Some("in.b.example:8443"));
+    assert_eq!(
+        blocked,
+        Peer {
+            standing: PeerStanding::Blocked,
+            ..added
+        }
+    );
+    assert_eq!(
+        listed,
+        Response::Done(Answer::Peers(Peers {
+            peers: vec![blocked.clone()],
+            more: false,
+        }))
+    );
+    assert_eq!(removed, Response::Done(Answer::PeerRemoved(blocked)));
+    assert!(
+        matches!(gone, Response::Failed(failure) if failure.kind == FailureKind::NoPeer),
+        "it is forgotten"
+    );
+    assert_eq!(*world.told.0.lock().unwrap(), ["b.example"; 3]);
+}
+
+#[tokio::test]
+async fn whoever_is_unknown_can_be_blocked_but_not_allowed() {
+    let world = world().await;
+    let set = async |standing| {
+        let domain = "b.example".to_owned();
+        let request = Request::SetPeer { domain, standing };
+        world.executor.execute(request, NOW).await
+    };
+
+    let allowed = set(PeerStanding::Active).await;
+    let blocked = set(PeerStanding::Blocked).await;
+
+    assert!(matches!(allowed, Response::Failed(failure) if failure.kind == FailureKind::NoPeer));
+    assert!(matches!(blocked, Response::Done(Answer::Peer(_))));
 }

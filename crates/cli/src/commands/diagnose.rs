@@ -2,6 +2,7 @@
 
 mod certificate;
 mod check;
+mod federation;
 mod local;
 mod nodes;
 mod probe;
@@ -30,7 +31,12 @@ pub(crate) async fn run(
             report.line(),
             report.next_step(),
         )),
-        Ok(config) => all(&config, how, &mut checks).await,
+        Ok(config) => match &how.target {
+            None => all(&config, how, &mut checks).await,
+            Some(args::Target::Federation { domain }) => {
+                federation::check(&config, domain, &mut checks).await;
+            }
+        },
     }
     let code = if checks.failed() > 0 { report::USER } else { 0 };
     output.show(&checks.shown(), |_| checks.text())?;

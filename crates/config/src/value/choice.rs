@@ -87,8 +87,12 @@ choice! {
 choice! {
     /// Which other domains this one talks to.
     FederationPolicy {
+        /// All that are not blocked.
+        Open = "open",
+        /// Those that the operator named.
+        Allowlist = "allowlist",
         /// None.
         Closed = "closed"
     }
-    "closed"
+    "open, allowlist, closed"
 }

@@ -84,12 +84,27 @@ impl Accounts {
         domain: &Domain,
         capability: Option<Token>,
     ) -> Result<DirectoryResult, Problem> {
+        if *account == device.account && *domain == self.0.domain {
+            return self.list_of(account, true).await;
+        }
+        self.list_for(account, domain, capability).await
+    }
+
+    /// The device list of an account for whoever holds a capability of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] for the device that asks.
+    pub(crate) async fn list_for(
+        &self,
+        account: &AccountId,
+        domain: &Domain,
+        capability: Option<Token>,
+    ) -> Result<DirectoryResult, Problem> {
         if *domain != self.0.domain {
             return Err(other_domain());
         }
-        let not_found = || Problem::new(Title::NotFound, "no such account, or no right to ask");
         let may = match capability {
-            _ if *account == device.account => true,
             None => false,
             Some(token) => {
                 let hash = token.hash();
@@ -100,6 +115,11 @@ impl Accounts {
                     .map_err(storage)?
             }
         };
+        self.list_of(account, may).await
+    }
+
+    async fn list_of(&self, account: &AccountId, may: bool) -> Result<DirectoryResult, Problem> {
+        let not_found = || Problem::new(Title::NotFound, "no such account, or no right to ask");
         let stored = self.0.store.list(account).await.map_err(storage)?;
         let stored = stored.filter(|_| may).ok_or_else(not_found)?;
         let list = Signed::decode_shared(&stored.signed).map_err(|_| not_found())?;
@@ -146,10 +166,10 @@ fn refused(error: &ListError) -> Problem {
     Problem::new(title, "the device list does not hold")
 }
 
-/// What is asked of another domain is for federation.
+/// What is asked of another domain goes there before it comes here: this is another one's request.
 pub(crate) fn other_domain() -> Problem {
     Problem::new(
         Title::FederationFailure,
-        "this server does not talk to other domains",
+        "this server does not speak for that domain",
     )
 }

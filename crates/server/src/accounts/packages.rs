@@ -6,7 +6,7 @@ use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::key_package::{
     Claim, ClaimResult, ClaimedPackage, KeyPackage, PackageCount, PublishedPackage,
 };
-use commucat_proto::id::TokenHash;
+use commucat_proto::id::{Domain, TokenHash};
 use commucat_storage::{Access, CapabilityChange, Device, NewPackage, Published};
 
 use super::directory::other_domain;
@@ -84,20 +84,45 @@ impl Accounts {
     }
 
     async fn claim(&self, device: &Device, claim: Claim) -> Result<ClaimResult, Problem> {
+        let access = if claim.account == device.account {
+            Access::Own(device.device.clone())
+        } else {
+            access_by(&claim)
+        };
+        let origin = self.0.domain.clone();
+        self.claimed(claim, access, origin).await
+    }
+
+    /// Claims for a device of `origin`: the references are made for the group and hub that the claim
+    /// names, whoever asks.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] for the device.
+    pub(crate) async fn claim_from(
+        &self,
+        origin: &Domain,
+        claim: Claim,
+    ) -> Result<ClaimResult, Problem> {
+        let access = access_by(&claim);
+        self.claimed(claim, access, origin.clone()).await
+    }
+
+    async fn claimed(
+        &self,
+        claim: Claim,
+        access: Access,
+        origin: Domain,
+    ) -> Result<ClaimResult, Problem> {
         if claim.domain != self.0.domain {
             return Err(other_domain());
         }
-        let access = match claim.capability {
-            _ if claim.account == device.account => Access::Own(device.device.clone()),
-            Some(token) => Access::Capability(token.hash()),
-            None => Access::Nothing,
-        };
         let now = clock::now();
         let asked = commucat_storage::Claim {
             id: claim.id,
             account: claim.account,
             access,
-            origin: self.0.domain.clone(),
+            origin,
             budgets: self.0.budgets,
         };
         let claimed = self
@@ -140,5 +165,13 @@ impl Accounts {
                 Err(Problem::new(Title::NotFound, "no such account"))
             }
         }
+    }
+}
+
+/// By which right anybody but the account's own devices claims.
+fn access_by(claim: &Claim) -> Access {
+    match &claim.capability {
+        Some(token) => Access::Capability(token.hash()),
+        None => Access::Nothing,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use commucat_config::Sources;
 use commucat_ledger::{Ledger, NullSink};
 use commucat_proto::error::Title;
-use commucat_proto::id::{DedupeKey, Handle, MessageId};
+use commucat_proto::id::{DedupeKey, Handle, MessageId, SealedRef};
 use commucat_routing::lane::{Delivery, Pumped};
 use commucat_routing::pipeline::Limits;
 use commucat_routing::ticket::Status as Custody;
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::carrier::Serve as _;
 use crate::clock;
-use crate::custody::{self, Frame};
+use crate::custody::{self, Author, Frame};
 use crate::engine::{Engine, Nodes as Others, Parts};
 use crate::mailbox::Attached;
 use crate::session::Link;
@@ -85,12 +85,14 @@ impl World {
         let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), drain);
         let cluster = cluster.unwrap().unwrap();
         let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
+        let client = crate::federation::client(&config, keys.clone(), self.store.clone());
         let engine = Engine::new(Parts {
             config: Arc::new(config),
             keys,
             store: self.store.clone(),
             ledger,
             metrics: metrics.clone(),
+            client: client.unwrap(),
             nodes: Others(Some(cluster.clone())),
         });
         Arc::clone(&engine).start();
@@ -127,9 +129,12 @@ impl Node {
         };
         author.begin(1, 1, 5, limits).unwrap();
         let frame = Frame {
-            author: author.clone(),
-            sequence: 1,
-            author_queue: QueueId::new([9; 16]),
+            author: Author::Device {
+                link: author.clone(),
+                sequence: 1,
+                queue: QueueId::new([9; 16]),
+                reference: SealedRef::new([0; 65]),
+            },
             group: GROUP,
             message: MessageId::new([number; 16]),
             recipients: Arc::new([Handle::new([4; 32])]),
@@ -141,7 +146,7 @@ impl Node {
             frame: 5,
             body: Bytes::from_static(b"hello"),
         };
-        custody::accept(frame, &self.mailboxes, |leg| {
+        custody::accept(frame, self.engine.router(), |leg| {
             self.mailboxes
                 .append(QUEUE, envelope, leg(0), Instant::now());
         });

@@ -26,10 +26,13 @@ async fn engine() -> (Arc<Engine>, tempfile::TempDir) {
         clock::now(),
     );
     let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
+    let (keys, store) = (keys.unwrap(), store.await.unwrap());
+    let client = crate::federation::client(&config, keys.clone(), store.clone());
     let engine = Engine::new(Parts {
+        client: client.unwrap(),
         config: Arc::new(config),
-        keys: keys.unwrap(),
-        store: store.await.unwrap(),
+        keys,
+        store,
         ledger,
         metrics: Metrics::new(),
         nodes: Nodes::default(),

@@ -1,5 +1,7 @@
 //! KEY_UPDATE: one transaction for everything that a commit does (CCP-1 section 5.2).
 
+mod relay;
+
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,10 +10,9 @@ use commucat_proto::error::Title;
 use commucat_proto::frame::bundle::Bundle;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fanout;
-use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_update::{KeyUpdate, KeyUpdateResult, LogEntry};
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, MessageId};
+use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, MessageId, QueueId};
 use commucat_proto::limits::ENTRIES_PAGE_MAX;
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor;
@@ -21,20 +22,26 @@ use commucat_routing::hub::{
 };
 use commucat_routing::ticket::Reason;
 use commucat_storage::{
-    Commit, CommitOutcome, EntryKind, GroupDelivery, NewEntry, QueueSpooled, Refusal, Spooled,
+    Commit, CommitOutcome, EntryKind, GroupDelivery, NewEntry, Outboxed, QueueSpooled, Refusal,
+    Spooled,
 };
 
 use super::fetch::damaged;
 use super::view::{entry, routing_group, stored_entry};
-use super::{Hub, Member, not_found, refused};
+use super::{Asker, Hub, not_found, refused};
 use crate::accounts::storage;
-use crate::router::Place;
-use crate::{clock, events};
+use crate::clock;
+use crate::custody::Home;
+use crate::events;
+use crate::peers::ReturnTo;
+use crate::router::{Member, Place};
 
 /// What a commit writes, and who does not get its first message.
 struct Transaction {
     commit: Commit,
     missed: Vec<(Handle, Reason)>,
+    /// Of each relay, whom its first message is for.
+    relayed: Vec<Vec<Handle>>,
 }
 
 /// A bundle as it came, decoded, with what the rules read of it.
@@ -45,10 +52,18 @@ struct Submitted<'a> {
     admins: Vec<(Handle, bool)>,
     welcomed: Vec<Vec<Handle>>,
     first_message: Option<Msg>,
+    author: CommitAuthor,
+}
+
+/// Who commits, as those have to know who tell it something later.
+struct CommitAuthor {
+    /// The domain that the bundle came from, authenticated.
+    origin: Domain,
+    home: Home,
 }
 
 impl<'a> Submitted<'a> {
-    fn read(update: &'a KeyUpdate) -> Result<Self, Problem> {
+    fn read(update: &'a KeyUpdate, author: CommitAuthor) -> Result<Self, Problem> {
         let invalid =
             |error: CborError| Problem::new(error.into(), "the bundle is not what it must be");
         let bundle = Bundle::decode_shared(&update.bundle.body).map_err(invalid)?;
@@ -74,6 +89,7 @@ impl<'a> Submitted<'a> {
                 .collect(),
             first_message,
             bundle,
+            author,
         })
     }
 
@@ -81,12 +97,21 @@ impl<'a> Submitted<'a> {
         &self.update.bundle
     }
 
-    fn proposal<'b>(&'b self, origin: &'b Domain) -> Proposal<'b> {
+    /// Whom a refused Welcome or first message goes back to, of these members.
+    fn return_to(&self, message: MessageId, members: &[Member]) -> ReturnTo {
+        let (origin, reference) = (self.author.origin.clone(), self.update.sealed_ref);
+        ReturnTo {
+            author: Some((origin, reference, message)),
+            handles: members.iter().map(|member| member.handle).collect(),
+        }
+    }
+
+    fn proposal(&self) -> Proposal<'_> {
         Proposal {
             expect: self.bundle.expect,
             author: &self.bundle.author,
             sealed_ref: &self.update.sealed_ref,
-            origin,
+            origin: &self.author.origin,
             add: &self.add,
             remove: &self.bundle.change.remove,
             admins: &self.admins,
@@ -103,25 +128,56 @@ impl<'a> Submitted<'a> {
 }
 
 impl Hub {
-    /// Answers a KEY_UPDATE.
+    fn author(&self, asker: Asker<'_>, update: &KeyUpdate) -> CommitAuthor {
+        match asker {
+            Asker::Device(queue) => CommitAuthor {
+                origin: self.domain().clone(),
+                home: Home::Here(*queue),
+            },
+            Asker::Abroad(origin) => CommitAuthor {
+                origin: origin.clone(),
+                home: Home::Abroad(origin.clone(), update.sealed_ref),
+            },
+        }
+    }
+
+    /// Answers a KEY_UPDATE of the device with this queue.
     ///
     /// # Errors
     ///
     /// [`Problem`] for the author; `Conflict` carries the entries that it has not seen.
     pub(crate) async fn key_update(
         &self,
-        member: &Member,
+        queue: &QueueId,
+        update: &KeyUpdate,
+    ) -> Result<KeyUpdateResult, Problem> {
+        self.commits(Asker::Device(queue), update).await
+    }
+
+    /// Answers a KEY_UPDATE of a device of `origin`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::key_update`].
+    pub(crate) async fn key_update_from(
+        &self,
+        origin: &Domain,
+        update: &KeyUpdate,
+    ) -> Result<KeyUpdateResult, Problem> {
+        self.commits(Asker::Abroad(origin), update).await
+    }
+
+    async fn commits(
+        &self,
+        asker: Asker<'_>,
         update: &KeyUpdate,
     ) -> Result<KeyUpdateResult, Problem> {
         self.check_hub(&update.hub)?;
-        let submitted = Submitted::read(update)?;
+        let submitted = Submitted::read(update, self.author(asker, update))?;
         let bundle = &submitted.bundle;
-        if !self.is_own(
-            &update.sealed_ref,
-            &bundle.group,
-            &update.hub,
-            &member.queue,
-        ) {
+        if let Asker::Device(queue) = asker
+            && !self.is_own(&update.sealed_ref, &bundle.group, &update.hub, queue)
+        {
             return Err(not_found());
         }
         let stored = self.0.store.group(&bundle.group).await.map_err(storage)?;
@@ -132,13 +188,14 @@ impl Hub {
             Past::Same => Signer::Member,
             Past::Other => self.check_signature(&group, &submitted)?,
         };
-        match hub::commit(&group, &submitted.proposal(self.domain()), signer, past) {
+        match hub::commit(&group, &submitted.proposal(), signer, past) {
             Ok(Committed::Repeat { .. }) => {
                 let transaction = Transaction {
                     commit: self.unchanged(&submitted),
                     missed: Vec::new(),
+                    relayed: Vec::new(),
                 };
-                self.apply(member, &submitted, signer, transaction).await
+                self.apply(&submitted, signer, transaction).await
             }
             Ok(Committed::Apply(change)) => {
                 if change.group.list.len() > self.0.handles_max {
@@ -147,7 +204,7 @@ impl Hub {
                 }
                 self.check_rate(&submitted, signer)?;
                 let transaction = self.transaction(&group, &submitted, &change).await?;
-                self.apply(member, &submitted, signer, transaction).await
+                self.apply(&submitted, signer, transaction).await
             }
             Err(hub::Refusal::Conflict { head }) => {
                 Err(self.conflict(&bundle.group, bundle.expect, head).await?)
@@ -233,26 +290,27 @@ impl Hub {
             .iter()
             .map(|recipient| recipient.entry.clone())
             .collect();
-        let places = self
+        let placement = self
             .0
             .router
-            .places(&bundle.group, &entries)
+            .place(&bundle.group, &entries)
             .await
             .map_err(storage)?;
         let was_open = !group.closed && change.group.closed;
         let mut missed = Vec::new();
-        for (recipient, place) in change.recipients.iter().zip(places) {
+        for (recipient, place) in change.recipients.iter().zip(&placement.places) {
             let handle = recipient.entry.handle;
             let reason = match place {
                 Place::Here(queue) | Place::Again(queue) => {
                     let entries = self.rows(submitted, &commit, recipient, was_open);
                     commit.deliveries.push(GroupDelivery {
                         handle,
-                        queue,
+                        queue: *queue,
                         entries,
                     });
                     continue;
                 }
+                Place::Abroad => continue,
                 Place::Gone => Reason::Gone,
                 Place::Refused => Reason::Forbidden,
             };
@@ -264,13 +322,18 @@ impl Hub {
                 missed.push((handle, reason));
             }
         }
-        Ok(Transaction { commit, missed })
+        let relayed = self.relay(submitted, &mut commit, (change, was_open), &placement);
+        Ok(Transaction {
+            commit,
+            missed,
+            relayed,
+        })
     }
 
     /// The commit without rows: enough to find a repeat.
     fn unchanged(&self, submitted: &Submitted<'_>) -> Commit {
         let bundle = &submitted.bundle;
-        let join_key = match submitted.proposal(self.domain()).join_key {
+        let join_key = match submitted.proposal().join_key {
             JoinKeyChange::Keep => commucat_storage::JoinKeyChange::Keep,
             JoinKeyChange::Clear => commucat_storage::JoinKeyChange::Clear,
             JoinKeyChange::Set(key) => commucat_storage::JoinKeyChange::Set(key),
@@ -309,19 +372,7 @@ impl Hub {
             body,
         };
         let mut rows = Vec::new();
-        let welcome = recipient
-            .welcome
-            .and_then(|index| bundle.welcomes.get(index));
-        if let Some(welcome) = welcome {
-            let invite = GroupInvite {
-                group,
-                hub: self.domain().clone(),
-                position: bundle.expect.saturating_add(1),
-                handle: recipient.entry.handle,
-                sealed_ref: recipient.entry.sealed_ref,
-                welcome: welcome.welcome.clone(),
-                message,
-            };
+        if let Some(invite) = self.invite(submitted, recipient) {
             let body = Bytes::from(invite.encode());
             rows.push(row(EntryKind::GroupInvite, &message, &body.clone(), body));
         }
@@ -359,13 +410,21 @@ impl Hub {
 
     async fn apply(
         &self,
-        member: &Member,
         submitted: &Submitted<'_>,
         signer: Signer,
         transaction: Transaction,
     ) -> Result<KeyUpdateResult, Problem> {
         let group = submitted.bundle.group;
-        let Transaction { commit, missed } = transaction;
+        let Transaction {
+            commit,
+            missed,
+            relayed: messages,
+        } = transaction;
+        let domains: Vec<Domain> = commit
+            .relays
+            .iter()
+            .map(|relay| relay.entry.lane.peer.clone())
+            .collect();
         let first_messages: Vec<(Handle, Option<usize>)> = commit
             .deliveries
             .iter()
@@ -381,12 +440,16 @@ impl Hub {
             CommitOutcome::Committed {
                 position,
                 spooled,
+                relayed,
                 refused,
-                relayed: _,
             } => {
-                // Whoever reads one of these queues turns to the store before the author hears.
+                // Whoever reads one of these queues turns to the store before the author hears, and
+                // so do the lanes to other domains.
                 for queue in &spooled {
                     self.0.router.mailboxes().poke(&queue.queue);
+                }
+                for domain in &domains {
+                    self.0.router.peers().poke(domain, &group);
                 }
                 self.0
                     .commits
@@ -396,9 +459,10 @@ impl Hub {
                 if let Some(first) = &submitted.first_message {
                     let missed = missed
                         .into_iter()
-                        .chain(not_taken(&first_messages, &spooled));
-                    let about = (&group, &first.message());
-                    self.return_first_message(member, about, missed.collect())
+                        .chain(not_taken(&first_messages, &spooled))
+                        .chain(not_relayed(messages, &relayed));
+                    let (home, about) = (&submitted.author.home, (group, first.message()));
+                    self.return_first_message(home, about, missed.collect())
                         .await;
                 }
                 Ok(KeyUpdateResult { position, refused })
@@ -456,6 +520,16 @@ fn not_taken(
     let queues = first_messages.iter().zip(spooled);
     queues
         .filter_map(|((handle, place), queue)| Some((*handle, reason(*place, queue)?)))
+        .collect()
+}
+
+/// Who does not get the first message because too much waits for its domain.
+fn not_relayed(messages: Vec<Vec<Handle>>, relayed: &[Outboxed]) -> Vec<(Handle, Reason)> {
+    let relays = messages.into_iter().zip(relayed);
+    relays
+        .filter(|(_, outboxed)| **outboxed == Outboxed::Full)
+        .flat_map(|(handles, _)| handles)
+        .map(|handle| (handle, Reason::Full))
         .collect()
 }
 

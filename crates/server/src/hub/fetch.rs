@@ -5,7 +5,7 @@ use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fetch::{Fetch, FetchAccess, FetchResult, KeptGroupInfo};
 use commucat_proto::frame::key_update::LogEntry;
-use commucat_proto::id::GroupId;
+use commucat_proto::id::{Domain, GroupId, QueueId};
 use commucat_proto::identity::JoinRead;
 use commucat_proto::limits::ENTRIES_PAGE_MAX;
 use commucat_proto::signed::Signed;
@@ -13,7 +13,7 @@ use commucat_proto::wire::Cbor;
 use commucat_routing::hub::{Author, Group};
 
 use super::view::{routing_group, wire_entry};
-use super::{Hub, Member, not_found, refused};
+use super::{Asker, Hub, not_found, refused};
 use crate::accounts::storage;
 use crate::clock;
 
@@ -21,29 +21,51 @@ use crate::clock;
 const GROUP_INFOS_BYTES: usize = 900 * 1024;
 
 impl Hub {
-    /// Answers a FETCH.
+    /// Answers a FETCH of the device with this queue.
     ///
     /// # Errors
     ///
     /// [`Problem`] for the device.
     pub(crate) async fn fetch(
         &self,
-        member: &Member,
+        queue: &QueueId,
         fetch: &Fetch,
     ) -> Result<FetchResult, Problem> {
+        self.fetched(Asker::Device(queue), fetch).await
+    }
+
+    /// Answers a FETCH of a device of `origin`.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] for the device.
+    pub(crate) async fn fetch_from(
+        &self,
+        origin: &Domain,
+        fetch: &Fetch,
+    ) -> Result<FetchResult, Problem> {
+        self.fetched(Asker::Abroad(origin), fetch).await
+    }
+
+    async fn fetched(&self, asker: Asker<'_>, fetch: &Fetch) -> Result<FetchResult, Problem> {
         self.check_hub(&fetch.hub)?;
         let group = self.stored(&fetch.group).await?;
         match &fetch.access {
             FetchAccess::Member { handle, sealed_ref } => {
                 let group = group.as_ref().ok_or_else(not_found)?;
-                let origin = self.domain();
+                let origin = match asker {
+                    Asker::Device(_) => self.domain(),
+                    Asker::Abroad(origin) => origin,
+                };
                 let author = Author {
                     handle,
                     sealed_ref,
                     origin,
                 };
                 group.authorise(author).map_err(refused)?;
-                if !self.is_own(sealed_ref, &fetch.group, &fetch.hub, &member.queue) {
+                if let Asker::Device(queue) = asker
+                    && !self.is_own(sealed_ref, &fetch.group, &fetch.hub, queue)
+                {
                     return Err(not_found());
                 }
             }

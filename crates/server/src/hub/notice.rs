@@ -8,12 +8,15 @@ use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
 use commucat_routing::hub::Fork;
 use commucat_routing::lane::Envelope;
 use commucat_routing::ticket::Reason;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::view::View;
-use super::{Hub, Member};
+use super::{Hub, abroad};
 use crate::chain::chain;
-use crate::custody::{self, Leg};
+use crate::custody::{self, Home, Leg};
+use crate::peers::Departure;
 use crate::router::Place;
 use crate::{clock, events};
 
@@ -22,26 +25,64 @@ impl Hub {
     /// a crash in between repeats the notice and loses nothing.
     ///
     /// Once at a time for each group: every message until then finds the same.
-    pub(super) fn depart(&self, group: GroupId, view: &Arc<View>) {
+    pub(super) fn depart(&self, group: GroupId, view: Arc<View>, abroad: Vec<Handle>) {
         if !self.0.departing.lock().insert(group) {
             return;
         }
-        let (hub, view) = (self.clone(), Arc::clone(view));
+        let hub = self.clone();
         self.0.tasks.spawn(async move {
-            hub.take_out(group, &view).await;
+            hub.take_out(group, &view, &abroad).await;
             hub.0.departing.lock().remove(&group);
         });
     }
 
-    async fn take_out(&self, group: GroupId, view: &View) {
-        let pairs = || view.handles.iter().zip(&view.places);
-        let gone: Vec<Handle> = pairs()
-            .filter(|(_, place)| **place == Place::Gone)
+    /// Takes members out whose home domains say that they are gone, until `stop`.
+    pub(crate) async fn follow_departures(
+        self,
+        mut departures: mpsc::Receiver<Departure>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let departure = tokio::select! {
+                departure = departures.recv() => departure,
+                () = stop.cancelled() => return,
+            };
+            let Some((group, handles)) = departure else {
+                return;
+            };
+            match self.load_if_unknown(&group).await {
+                Ok(Some(view)) if handles.iter().any(|gone| view.index(gone).is_some()) => {
+                    self.depart(group, view, handles);
+                }
+                Ok(Some(_) | None) => {}
+                Err(failure) => {
+                    warn!(error = %chain(&failure), "members that are gone stay in a list");
+                }
+            }
+        }
+    }
+
+    /// `abroad` are those that are gone elsewhere.
+    async fn take_out(&self, group: GroupId, view: &View, abroad: &[Handle]) {
+        let pairs = view.handles.iter().zip(&view.placement.places);
+        let gone: Vec<Handle> = pairs
+            .filter(|(handle, place)| **place == Place::Gone || abroad.contains(handle))
             .map(|(handle, _)| *handle)
             .collect();
-        let stay: Vec<QueueId> = view.places.iter().filter_map(queue).collect();
         let notice = events::gone(&group, gone.clone());
-        if !custody::keep(self.0.router.mailboxes(), stay, &notice).await {
+        let now = Instant::now();
+        let kept = custody::keep(|leg| {
+            for queue in view.placement.places.iter().filter_map(queue) {
+                let mailboxes = self.0.router.mailboxes();
+                mailboxes.append(queue, notice.clone(), leg(), now);
+            }
+            for peer in &view.placement.abroad {
+                let stays = |member: &&abroad::Listed| !gone.contains(&member.handle);
+                let members: Vec<_> = peer.members.iter().filter(stays).copied().collect();
+                self.notify_abroad(&peer.domain, &notice, &members, leg());
+            }
+        });
+        if !kept.await {
             return;
         }
         if let Err(failure) = self
@@ -59,8 +100,8 @@ impl Hub {
     /// Tells the author durably who did not get the first message of its commit.
     pub(super) async fn return_first_message(
         &self,
-        author: &Member,
-        (group, message): (&GroupId, &MessageId),
+        author: &Home,
+        about: (GroupId, MessageId),
         missed: Vec<(Handle, Reason)>,
     ) {
         for reason in [Reason::Full, Reason::Gone, Reason::Forbidden] {
@@ -72,9 +113,11 @@ impl Hub {
             if handles.is_empty() {
                 continue;
             }
-            let event = events::undelivered(group, message, handles, reason);
-            let queue = vec![author.queue];
-            if !custody::keep(self.0.router.mailboxes(), queue, &event).await {
+            let peers = self.0.router.peers();
+            let kept = custody::keep(|leg| {
+                peers.give_back(author, about, (Some(handles), reason), leg());
+            });
+            if !kept.await {
                 warn!("an author does not hear who did not get its first message");
             }
         }
@@ -104,11 +147,16 @@ impl Hub {
         for handle in &fork.told {
             if let Some(queue) = view
                 .index(handle)
-                .and_then(|index| view.places.get(index))
+                .and_then(|index| view.placement.places.get(index))
                 .and_then(queue)
             {
                 self.append_unattended(queue, &notice);
             }
+        }
+        for peer in &view.placement.abroad {
+            let is_told = |member: &&abroad::Listed| fork.told.contains(&member.handle);
+            let members: Vec<_> = peer.members.iter().filter(is_told).copied().collect();
+            self.notify_abroad(&peer.domain, &notice, &members, Leg::unattended());
         }
     }
 
@@ -122,6 +170,6 @@ impl Hub {
 fn queue(place: &Place) -> Option<QueueId> {
     match place {
         Place::Here(queue) => Some(*queue),
-        Place::Again(_) | Place::Gone | Place::Refused => None,
+        Place::Again(_) | Place::Gone | Place::Refused | Place::Abroad => None,
     }
 }

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::Hub;
 use crate::chain::chain;
-use crate::router::Place;
+use crate::router::{Place, Placement};
 
 /// Groups kept at hand; beyond it all are forgotten and read again when they are used.
 const GROUPS_MAX: usize = 10_000;
@@ -27,8 +27,8 @@ const FRESH: Duration = Duration::from_secs(1);
 /// One state of a group. Never changed; a newer one takes its place.
 pub(super) struct View {
     pub(super) group: Group,
-    /// Where each entry of the list leads, in its order.
-    pub(super) places: Vec<Place>,
+    /// Where the entries of the list lead.
+    pub(super) placement: Placement,
     /// The handle of each entry, in its order.
     pub(super) handles: Arc<[Handle]>,
     revision: u64,
@@ -128,12 +128,12 @@ impl Hub {
         };
         let revision = stored.revision;
         let known = routing_group(stored);
-        let mut places = self.0.router.places(group, &known.list).await?;
-        mark_repeated(&mut places);
+        let mut placement = self.0.router.place(group, &known.list).await?;
+        mark_repeated(&mut placement.places);
         let handles = known.list.iter().map(|entry| entry.handle).collect();
         let view = Arc::new(View {
             group: known,
-            places,
+            placement,
             handles,
             revision,
             generation,

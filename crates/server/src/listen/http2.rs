@@ -6,7 +6,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use commucat_federation::batch::BATCH_MAX;
+use commucat_federation::discovery::EVENTS_PATH;
 use futures_util::FutureExt as _;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -45,6 +47,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Longest answer of the router, a bound against mistakes only.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A batch of events must be there within this.
+const BODY_WAIT: Duration = Duration::from_secs(20);
 
 type Http2<S> = Connection<Guarded<TlsStream<S>>, Bytes>;
 
@@ -240,9 +244,18 @@ async fn answer<E: Serve>(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
-    // No route takes a body, so none is read.
-    let (parts, _unread) = request.into_parts();
-    let mut request = Request::from_parts(parts, Body::empty());
+    let (parts, unread) = request.into_parts();
+    // Only the route of events takes a body.
+    let body = if parts.uri.path() == EVENTS_PATH && parts.method == Method::POST {
+        match timeout(BODY_WAIT, read(unread)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(status)) => return send(routes::problem(status), respond).await,
+            Err(_) => return send(routes::problem(StatusCode::REQUEST_TIMEOUT), respond).await,
+        }
+    } else {
+        Bytes::new()
+    };
+    let mut request = Request::from_parts(parts, Body::from(body));
     request.extensions_mut().insert(Caller { is_local });
     shell
         .metrics
@@ -254,6 +267,21 @@ async fn answer<E: Serve>(
         Err(never) => match never {},
     };
     send(response, respond).await;
+}
+
+/// The body of a batch of events, as long as it may be.
+async fn read(mut body: RecvStream) -> Result<Bytes, StatusCode> {
+    let mut read = BytesMut::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk.map_err(|_| StatusCode::BAD_REQUEST)?;
+        if read.len() + chunk.len() > BATCH_MAX {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        read.extend_from_slice(&chunk);
+        let released = body.flow_control().release_capacity(chunk.len());
+        released.map_err(|_| StatusCode::BAD_REQUEST)?;
+    }
+    Ok(read.freeze())
 }
 
 async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>) {

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
-use commucat_proto::id::{GroupId, Handle, MessageId};
+use commucat_proto::id::{GroupId, Handle, MessageId, SealedRef};
 use commucat_routing::pipeline::Limits;
 use commucat_routing::ticket::Status;
 use commucat_storage::{Location, Options};
 
 use super::*;
 use crate::clock;
-use crate::custody::{self, Frame};
+use crate::custody::{self, Author, Frame};
+use crate::router::Router;
 
 const QUEUE: QueueId = QueueId::new([7; 16]);
 const GROUP: GroupId = GroupId::new([1; 32]);
@@ -18,6 +19,7 @@ const GROUP: GroupId = GroupId::new([1; 32]);
 struct Place {
     mailboxes: Mailboxes,
     store: Store,
+    router: Router,
     _directory: tempfile::TempDir,
 }
 
@@ -30,6 +32,7 @@ async fn place() -> Place {
     let mailboxes = Mailboxes::new(store.clone(), Settings::mailbox(), 1 << 30, Metrics::new());
     mailboxes.start(&TaskTracker::new(), &CancellationToken::new());
     Place {
+        router: Router::alone(&mailboxes, &store, directory.path()),
         mailboxes,
         store,
         _directory: directory,
@@ -45,9 +48,12 @@ fn send(place: &Place, sequence: u32) -> Link {
     };
     author.begin(sequence, 1, 5, limits).unwrap();
     let frame = Frame {
-        author: author.clone(),
-        sequence,
-        author_queue: QueueId::new([9; 16]),
+        author: Author::Device {
+            link: author.clone(),
+            sequence,
+            queue: QueueId::new([9; 16]),
+            reference: SealedRef::new([0; 65]),
+        },
         group: GROUP,
         message: MessageId::new([3; 16]),
         recipients: Arc::new([Handle::new([4; 32])]),
@@ -59,7 +65,7 @@ fn send(place: &Place, sequence: u32) -> Link {
         frame: FrameType::Msg.code(),
         body: Bytes::from_static(b"hello"),
     };
-    custody::accept(frame, &place.mailboxes, |leg| {
+    custody::accept(frame, &place.router, |leg| {
         place
             .mailboxes
             .append(QUEUE, envelope, leg(0), Instant::now());

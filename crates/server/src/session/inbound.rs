@@ -14,6 +14,7 @@ use commucat_proto::frame::presence::Presence;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
 use commucat_storage::Device;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -26,6 +27,10 @@ use crate::carrier::CarrierReader;
 use crate::hub::Hub;
 use crate::mailbox::Attached;
 use crate::metrics::{Metrics, label};
+use crate::peers::Peers;
+
+/// Requests of one session that wait for other domains; more are `Rate Limited`.
+const ABROAD_MAX: usize = 16;
 
 /// How a session's reading ended.
 pub(super) enum Ended {
@@ -44,12 +49,15 @@ pub(super) struct Inbound {
     rules: Arc<Rules>,
     pub(super) accounts: Accounts,
     pub(super) hub: Hub,
+    pub(super) peers: Peers,
     pub(super) metrics: Metrics,
     pub(super) device: Device,
     pub(super) link: Link,
     /// For what goes on when the session has ended.
     pub(super) tasks: TaskTracker,
     pub(super) budget: Arc<Mutex<Budget>>,
+    /// Requests that wait for other domains.
+    pub(super) abroad: Arc<Semaphore>,
     attached: Arc<Attached>,
     opener: Opener,
     reader: CarrierReader,
@@ -72,9 +80,11 @@ impl Inbound {
         Self {
             accounts: sessions.accounts.clone(),
             hub: sessions.hub.clone(),
+            peers: sessions.peers.clone(),
             metrics: sessions.metrics.clone(),
             tasks: sessions.tasks.clone(),
             budget: sessions.budgets.of(device.queue, &rules, Instant::now()),
+            abroad: Arc::new(Semaphore::new(ABROAD_MAX)),
             rules,
             device,
             link,
@@ -170,6 +180,7 @@ impl Inbound {
             .frames_in
             .of(label::Frame::of_code(kind.code()))
             .inc();
+        let raw = frame.payload.clone();
         let payload = match FromClient::decode(&frame) {
             Ok(payload) => payload,
             Err(error) => {
@@ -211,7 +222,7 @@ impl Inbound {
             | FromClient::Directory(_)
             | FromClient::Fetch(_) => {
                 // In boxes what is rare: an idle session is as large as its largest future.
-                Box::pin(self.request(channel, sequence, payload)).await;
+                Box::pin(self.request((channel, sequence), payload, raw)).await;
                 Ok(())
             }
         }

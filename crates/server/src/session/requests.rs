@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use bytes::Bytes;
 use commucat_proto::encoder;
 use commucat_proto::error::{GoesOn, Title};
 use commucat_proto::frame::ack::AckDown;
@@ -15,14 +16,40 @@ use commucat_proto::frame::payload::FromClient;
 use commucat_proto::frame::{FrameType, Header};
 
 use super::inbound::Inbound;
-use super::link::{Binding, Bound};
+use super::link::{Binding, Bound, Link};
 use super::{outbound, to_its_end};
 use crate::hub::Member;
-use crate::metrics::label;
+use crate::metrics::{Metrics, label};
+
+/// Writes answers to requests, also when the session reads on meanwhile.
+#[derive(Clone)]
+pub(super) struct Answerer {
+    link: Link,
+    metrics: Metrics,
+}
+
+impl Answerer {
+    pub(super) fn done(&self, ack: &AckDown) {
+        self.metrics.frames_out.of(label::Frame::Ack).inc();
+        self.link
+            .answer(|out| encoder::cbor(Header::bare(FrameType::Ack), ack, out));
+    }
+
+    pub(super) fn problem(&self, problem: Problem, sequence: u32) {
+        self.metrics.frames_out.of(label::Frame::Error).inc();
+        self.link
+            .answer(|out| outbound::problem(&problem.of_frame(sequence), out));
+    }
+}
 
 impl Inbound {
-    /// Answers a request.
-    pub(super) async fn request(&self, channel: u32, sequence: u32, request: FromClient) {
+    /// Answers a request; `raw` are the bytes of its payload.
+    pub(super) async fn request(
+        &self,
+        (channel, sequence): (u32, u32),
+        request: FromClient,
+        raw: Bytes,
+    ) {
         let taken = self.budget.lock().requests.take((), Instant::now());
         if let Err(wait) = taken {
             let problem = Problem::new(Title::RateLimited, "too many requests");
@@ -31,6 +58,17 @@ impl Inbound {
                 sequence,
             );
             return;
+        }
+        match self.destination(&request) {
+            Ok(None) => {}
+            Ok(Some((domain, frame))) => {
+                self.pass_on(sequence, domain, frame, raw);
+                return;
+            }
+            Err(problem) => {
+                self.answer_problem(problem, sequence);
+                return;
+            }
         }
         let answer = match request {
             FromClient::Join(join) => self.join(channel, &join).map(|()| AckDown::done(sequence)),
@@ -44,7 +82,7 @@ impl Inbound {
                 result.map(|result| AckDown::with_result(sequence, &result))
             }
             FromClient::Fetch(fetch) => {
-                let result = self.hub.fetch(&self.member(), &fetch).await;
+                let result = self.hub.fetch(&self.device.queue, &fetch).await;
                 result.map(|result| AckDown::with_result(sequence, &result))
             }
             FromClient::KeyPackage(operation) => {
@@ -60,11 +98,7 @@ impl Inbound {
             | FromClient::Padding => return,
         };
         match answer {
-            Ok(ack) => {
-                self.metrics.frames_out.of(label::Frame::Ack).inc();
-                self.link
-                    .answer(|out| encoder::cbor(Header::bare(FrameType::Ack), &ack, out));
-            }
+            Ok(ack) => self.answerer().done(&ack),
             // What is too large inside of a request ends the connection like a request too large.
             Err(problem) if problem.title.goes_on() == GoesOn::Never => {
                 self.link.end(problem.title);
@@ -74,10 +108,11 @@ impl Inbound {
     }
 
     async fn key_update(&self, update: KeyUpdate) -> Result<KeyUpdateResult, Problem> {
-        let (hub, member) = (self.hub.clone(), self.member());
-        to_its_end(&self.tasks, async move {
-            hub.key_update(&member, &update).await
-        })
+        let (hub, queue) = (self.hub.clone(), self.device.queue);
+        to_its_end(
+            &self.tasks,
+            async move { hub.key_update(&queue, &update).await },
+        )
         .await
     }
 
@@ -139,8 +174,13 @@ impl Inbound {
     }
 
     pub(super) fn answer_problem(&self, problem: Problem, sequence: u32) {
-        self.metrics.frames_out.of(label::Frame::Error).inc();
-        self.link
-            .answer(|out| outbound::problem(&problem.of_frame(sequence), out));
+        self.answerer().problem(problem, sequence);
+    }
+
+    pub(super) fn answerer(&self) -> Answerer {
+        Answerer {
+            link: self.link.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 }

@@ -1,0 +1,193 @@
+//! Sends batches to other domains, signed anew at every attempt, and believes signed answers only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use commucat_federation::batch::{ANSWER_MAX, Answer, AnswerError, BatchId, Parcel, Settled};
+use commucat_federation::discovery::EVENTS_PATH;
+use commucat_proto::id::{DeviceId, Domain};
+use commucat_routing::hub::{Limiter, Rate};
+use commucat_storage::StoreError;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use super::book::{Book, FindError, url};
+use super::connect::{RequestError, exchange};
+use crate::clock;
+use crate::keys::Keys;
+
+/// How long events may take (CCP-1 section 8).
+const ANSWER_WAIT: Duration = Duration::from_secs(20);
+
+/// First contacts that one device may cause: ten an hour (CCP-1 section 8).
+const CONTACTS: Rate = Rate {
+    interval: Duration::from_secs(360),
+    burst: 10,
+};
+
+/// Sends batches. Cheap to clone.
+#[derive(Clone)]
+pub struct PeerClient(Arc<Inner>);
+
+struct Inner {
+    book: Book,
+    keys: Keys,
+    contacts: Mutex<Limiter<DeviceId>>,
+}
+
+/// Why nothing of a batch was taken, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostError {
+    /// This server does not talk to the domain.
+    #[error("this server does not talk to that domain")]
+    Refused,
+    /// The domain was not found.
+    #[error("the domain was not found")]
+    Find(#[source] FindError),
+    /// It could not be asked.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// It answered something else.
+    #[error("the domain answered {0}")]
+    Status(StatusCode),
+    /// Its answer is none.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// No random bytes.
+    #[error("the system gives no random bytes")]
+    Random(#[from] getrandom::Error),
+}
+
+impl From<FindError> for PostError {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::Refused => Self::Refused,
+            other @ (FindError::Recently
+            | FindError::Request(_)
+            | FindError::Status(_)
+            | FindError::Discovery(_)
+            | FindError::Store(_)) => Self::Find(other),
+        }
+    }
+}
+
+/// Why a device may not make this server contact a domain.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContactError {
+    /// It has caused too many first contacts.
+    #[error("too many domains that are new here")]
+    TooMany,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PeerClient {
+    pub(super) fn new(book: Book, keys: Keys) -> Self {
+        Self(Arc::new(Inner {
+            book,
+            keys,
+            contacts: Mutex::new(Limiter::new(CONTACTS)),
+        }))
+    }
+
+    pub(super) fn book(&self) -> &Book {
+        &self.0.book
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// Asks for a signed answer to an empty batch; how long it took.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError`].
+    pub(crate) async fn ping(&self, peer: &Domain) -> Result<Duration, PostError> {
+        let asked = Instant::now();
+        self.post(peer, &Parcel::new()).await?;
+        Ok(asked.elapsed())
+    }
+
+    /// What the operator says of a domain has changed: it is looked at anew.
+    pub(crate) fn changed(&self, peer: &Domain) {
+        self.0.book.changed(peer);
+    }
+
+    /// Sends one batch; what came of its events.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError`]; nothing of it was taken, as far as is known.
+    pub(crate) async fn post(
+        &self,
+        peer: &Domain,
+        parcel: &Parcel,
+    ) -> Result<Vec<Settled>, PostError> {
+        let posted = timeout(ANSWER_WAIT, self.attempt(peer, parcel)).await;
+        posted.unwrap_or_else(|_| {
+            // It may lead nowhere since the network was cut; the next request makes another.
+            self.0.book.forget(peer);
+            Err(PostError::Request(RequestError::Late))
+        })
+    }
+
+    async fn attempt(&self, peer: &Domain, parcel: &Parcel) -> Result<Vec<Settled>, PostError> {
+        let book = &self.0.book;
+        let known = book.find(peer).await?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)?;
+        let secret = self.0.keys.domain_secret();
+        let between = (book.own(), peer);
+        let sent = parcel.sign(BatchId::new(id), between, clock::now(), &secret);
+        let connection = book.connection(peer, &known.endpoint).await?;
+        let request = Request::post(url(&known.endpoint, EVENTS_PATH))
+            .header(CONTENT_TYPE, "application/cbor")
+            .body(())
+            .map_err(RequestError::from)?;
+        let exchanged = exchange(connection, request, sent.request().clone(), ANSWER_MAX).await;
+        let (status, raw) = exchanged.inspect_err(|_| book.forget(peer))?;
+        if status != StatusCode::OK {
+            return Err(PostError::Status(status));
+        }
+        let keys = known.keys.accepted(clock::now());
+        match Answer::verify(&raw, &sent, &keys) {
+            Ok(answer) => Ok(answer.settled),
+            Err(AnswerError::Other("key")) => {
+                // It may have changed its key; the answer counts under the new one.
+                let known = book.find_anew(peer).await?;
+                let keys = known.keys.accepted(clock::now());
+                Ok(Answer::verify(&raw, &sent, &keys)?.settled)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts a contact that `device` causes, if the domain is new here.
+    ///
+    /// # Errors
+    ///
+    /// [`ContactError`]; the domain is not to be asked.
+    pub(crate) async fn contact(
+        &self,
+        device: &DeviceId,
+        peer: &Domain,
+    ) -> Result<(), ContactError> {
+        let is_new = self.0.book.store().peer(peer).await?.is_none();
+        if is_new {
+            let mut contacts = self.0.contacts.lock();
+            let taken = contacts.take(device.clone(), Instant::now());
+            taken.map_err(|_| ContactError::TooMany)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for PeerClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PeerClient(..)")
+    }
+}

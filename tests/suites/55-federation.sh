@@ -1,0 +1,3 @@
+about="three domains: contacts, groups, kills of either side, order and nothing lost"
+
+run() { testkit commucat-federation "$@"; }
