@@ -191,14 +191,11 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     let well_known = describe(&config, keys.statement(), keys.chain());
     let token = config.admin.metrics_token.clone();
     let public = Public::new(metrics.clone(), token, Arc::new(gauge), &well_known);
+    let events = federation::routes(&config, client.clone(), Arc::clone(&engine));
     let shell = Shell::new(listen::Parts {
         engine: Arc::clone(&engine),
         tls: identity.server_config()?,
-        router: http::router(public.clone()).merge(federation::routes(
-            &config,
-            client.clone(),
-            Arc::clone(&engine),
-        )),
+        router: http::router(public.clone()).merge(events),
         metrics: metrics.clone(),
         limits: config.limits.clone(),
         gate: Gate::new(&config.limits, config.server.trusted_proxies.clone()),

@@ -153,9 +153,12 @@ impl Author {
         link.begin(sequence, 1, 5, limits).unwrap();
         let key = key((self.number, number));
         let frame = Frame {
-            author: link.clone(),
-            sequence,
-            author_queue: QueueId::new([9; 16]),
+            author: custody::Author::Device {
+                link: link.clone(),
+                sequence,
+                queue: QueueId::new([9; 16]),
+                reference: SealedRef::new([0; 65]),
+            },
             group: GROUP,
             message: MessageId::new(*key.as_bytes()),
             recipients: Arc::new([Handle::new([4; 32])]),
@@ -167,7 +170,7 @@ impl Author {
             frame: 5,
             body: Bytes::from_static(b"hello"),
         };
-        custody::accept(frame, &node.mailboxes, |leg| {
+        custody::accept(frame, node.engine.router(), |leg| {
             node.mailboxes
                 .append(self.queue, envelope, leg(0), Instant::now());
         });
