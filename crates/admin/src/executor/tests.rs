@@ -126,7 +126,7 @@ impl World {
             device: device.clone(),
             noise_key: *commucat_crypto::StaticKey::generate().public(),
             not_before: NOW,
-            not_after: NOW.saturating_add(std::time::Duration::from_secs(3_600)),
+            not_after: NOW.saturating_add(Duration::from_secs(3_600)),
         };
         let list = DeviceList {
             account_key: AccountKey::new(SigningKey::generate().public()),
