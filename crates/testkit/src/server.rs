@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use commucat_admin::{Answer, Request, Response};
-use commucat_services::port;
+use commucat_services::{Database, Postgres, port};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -35,9 +35,28 @@ pub struct Options {
     /// Run it under `strace`, which writes the system calls that reach disks to a file
     /// ([`Server::trace_file`]).
     pub traced: bool,
+    /// What keeps its durable state.
+    pub backend: Backend,
+}
+
+/// What keeps a server's durable state.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Backend {
+    /// The embedded store.
+    #[default]
+    Sqlite,
+    /// A database of the cluster that this process has ([`Postgres::shared`]).
+    Postgres,
 }
 
 impl Options {
+    /// On that backend.
+    #[must_use]
+    pub const fn on(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
     /// With one more setting.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -73,6 +92,8 @@ pub struct Server {
     options: Options,
     child: Option<Child>,
     tasks: TaskTracker,
+    /// Dropped after the process that uses it.
+    database: Option<Database<'static>>,
 }
 
 impl Server {
@@ -81,7 +102,14 @@ impl Server {
     /// # Errors
     ///
     /// The end of its log, if it did not start.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(mut options: Options) -> Result<Self> {
+        let mut database = match options.backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(make_database().await?),
+        };
+        if let Some(database) = &database {
+            options = options.set("storage.url", &database.url());
+        }
         let mut tried = 0;
         loop {
             let mut server = Self {
@@ -91,6 +119,7 @@ impl Server {
                 options: options.clone(),
                 child: None,
                 tasks: TaskTracker::new(),
+                database: database.take(),
             };
             tried += 1;
             match server.spawn().await {
@@ -99,7 +128,7 @@ impl Server {
                 Err(error) if tried == port::STARTS_MAX || !port::is_taken(server.port) => {
                     return Err(error);
                 }
-                Err(_) => {}
+                Err(_) => database = server.database.take(),
             }
         }
     }
@@ -250,6 +279,12 @@ impl Server {
         self.home.path()
     }
 
+    /// Its database, with [`Backend::Postgres`].
+    #[must_use]
+    pub const fn database(&self) -> Option<&Database<'static>> {
+        self.database.as_ref()
+    }
+
     /// Its data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
@@ -375,6 +410,11 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         .map(|directory| directory.join(name))
         .find(|path| path.is_file());
     found.with_context(|| format!("`{name}` is not built: cargo build --workspace --bins"))
+}
+
+async fn make_database() -> Result<Database<'static>> {
+    // The first one makes the cluster.
+    tokio::task::spawn_blocking(|| Postgres::shared()?.database()).await?
 }
 
 fn append(path: &Path) -> Result<File> {

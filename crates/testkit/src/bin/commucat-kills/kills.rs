@@ -11,7 +11,7 @@ use commucat_testkit::history::{Act, History, Key};
 use commucat_testkit::people::{Circle, PREPARATION, Room};
 use commucat_testkit::random::Random;
 use commucat_testkit::recorder::Recorder;
-use commucat_testkit::server::{Options, START_WAIT, Server};
+use commucat_testkit::server::{Backend, Options, START_WAIT, Server};
 use commucat_testkit::traffic::{Manner, Phase, Player, STILL_WAIT, Way, read_all, settle};
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
@@ -30,10 +30,10 @@ const AWAY_MS: u64 = 250;
 const STARTS_MS: u64 = 300;
 
 /// Runs the suite; the line of figures.
-pub(crate) async fn run(cycles: u32, seed: u64) -> Result<String> {
+pub(crate) async fn run(cycles: u32, seed: u64, backend: Backend) -> Result<String> {
     let mut random = Random::new(seed);
     let started = Instant::now();
-    let mut server = Server::start(Options::default().for_load()).await?;
+    let mut server = Server::start(Options::default().for_load().on(backend)).await?;
     let directory = tempfile::tempdir()?;
     let circle = Circle::gather(&server, directory.path(), &NAMES, DEVICES).await?;
     let rooms = [

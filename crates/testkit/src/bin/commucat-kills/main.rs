@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use commucat_testkit::random::Random;
+use commucat_testkit::server::Backend;
 
 /// Kill the server under traffic, again and again, and judge what the devices saw
 #[derive(Debug, Parser)]
@@ -29,6 +30,10 @@ struct Args {
     #[arg(long)]
     quiet_disk: bool,
 
+    /// What keeps the server's durable state
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
+
     /// Level of the clients' log, or filters, on stderr
     #[arg(long, default_value = "error")]
     log: String,
@@ -43,9 +48,9 @@ async fn main() -> ExitCode {
     let done = async {
         let seed = args.seed.map_or_else(Random::seed, Ok)?;
         say(&format!("seed {seed}"));
-        say(&quiet::run(args.messages).await?);
+        say(&quiet::run(args.messages, args.backend).await?);
         if !args.quiet_disk {
-            say(&kills::run(args.cycles, seed).await?);
+            say(&kills::run(args.cycles, seed, args.backend).await?);
         }
         anyhow::Ok(())
     };

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use commucat_client::{Client, Event, Tick};
 use commucat_testkit::people::{Circle, Room, told};
 use commucat_testkit::server::metrics::Metrics;
-use commucat_testkit::server::{Options, Server};
+use commucat_testkit::server::{Backend, Options, Server};
 use tokio::time::timeout;
 
 use crate::grouped;
@@ -12,13 +12,18 @@ use crate::grouped;
 /// Messages under way at once in each direction.
 const WINDOW: u64 = 16;
 
-/// Sends so many messages between two devices; a line of figures.
-pub(crate) async fn run(messages: u64) -> Result<String> {
+/// Sends so many messages between two devices; a line of figures. System calls are counted where the
+/// store is the server's own file.
+pub(crate) async fn run(messages: u64, backend: Backend) -> Result<String> {
+    let is_own = backend == Backend::Sqlite;
     // A machine that is busy with something else may be slower than the usual 250 ms after which
     // a message goes to disk; what is shown here is that nothing else makes it go there.
     let options = Options {
-        traced: true,
-        ..Options::default().for_load().set("limits.ack_wait", "10s")
+        traced: is_own,
+        ..Options::default()
+            .for_load()
+            .set("limits.ack_wait", "10s")
+            .on(backend)
     };
     let server = Server::start(options).await?;
     let directory = tempfile::tempdir()?;
@@ -28,7 +33,7 @@ pub(crate) async fn run(messages: u64) -> Result<String> {
     exchange(alice, bob, &room, 2 * WINDOW).await?;
 
     let before = server.metrics().await?;
-    let traced = trace(&server)?.len();
+    let traced = trace(&server).len();
     exchange(alice, bob, &room, messages / 2).await?;
     exchange(bob, alice, &room, messages - messages / 2).await?;
     let after = server.metrics().await?;
@@ -46,7 +51,7 @@ pub(crate) async fn run(messages: u64) -> Result<String> {
         "status=\"delivered\"",
     );
     ensure!(
-        control > written,
+        !is_own || control > written,
         "the tracer does not see an invite being stored"
     );
     let line = format!(
@@ -69,14 +74,15 @@ fn grown(before: &Metrics, after: &Metrics, name: &str, label: &str) -> u64 {
         .saturating_sub(before.sum(name, label))
 }
 
-fn trace(server: &Server) -> Result<String> {
-    Ok(std::fs::read_to_string(server.trace_file())?)
+/// Empty if nothing is traced; the control notices if it should be.
+fn trace(server: &Server) -> String {
+    std::fs::read_to_string(server.trace_file()).unwrap_or_default()
 }
 
 /// System calls on files of the data directory, and syncs of whatever file, after `from` bytes of
 /// the trace.
 fn writes(server: &Server, from: usize) -> Result<usize> {
-    let trace = trace(server)?;
+    let trace = trace(server);
     let new = trace.get(from..).context("the trace became shorter")?;
     let data = server.data();
     let data = data.to_str().context("the path is no text")?;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use commucat_testkit::canary::{Hit, Kind, Place, Searcher};
 use commucat_testkit::relay::Relay;
-use commucat_testkit::server::{Options, Server};
+use commucat_testkit::server::{Backend, Options, Server};
 
 use self::names::Names;
 
@@ -27,12 +27,16 @@ struct Args {
     /// Keep what was searched in this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<std::path::PathBuf>,
+
+    /// What keeps the server's durable state
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    match Box::pin(run(args.keep.as_deref())).await {
+    match Box::pin(run(args.keep.as_deref(), args.backend)).await {
         Ok((line, hits)) => {
             for hit in &hits {
                 say(&format!("{} in {} ({})", hit.canary, hit.place, hit.form));
@@ -56,13 +60,14 @@ fn say(line: &str) {
     writeln!(std::io::stdout(), "{line}").ok();
 }
 
-async fn run(keep: Option<&std::path::Path>) -> Result<(String, Vec<Hit>)> {
+async fn run(keep: Option<&std::path::Path>, backend: Backend) -> Result<(String, Vec<Hit>)> {
     let mut relay = Relay::bind(CLIENT).await?;
     let options = Options::default()
         .for_load()
         .set("server.log", "trace")
         .set("server.endpoint", &format!("localhost:{}", relay.port()))
-        .set("ledger.sink", "file");
+        .set("ledger.sink", "file")
+        .on(backend);
     let mut server = Server::start(options).await?;
     relay.run(server.port());
     let names = Names::new()?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use commucat_testkit::canary::{Kind, Place};
 use commucat_testkit::server::{Server, http};
+use commucat_testkit::services::{Database, Postgres};
 
 /// The files and what the running server shows.
 pub(crate) async fn of(server: &Server, when: &str) -> Result<Vec<Place>> {
@@ -44,6 +45,44 @@ pub(crate) fn files(server: &Server, when: &str) -> Result<Vec<Place>> {
             name: format!("{name} {when}"),
             kind,
             bytes: std::fs::read(&path)?,
+        });
+    }
+    if let Some(database) = server.database() {
+        places.append(&mut cluster(database, when)?);
+    }
+    Ok(places)
+}
+
+/// A dump of the database, every file of its cluster with the WAL, and the cluster's log.
+fn cluster(database: &Database<'static>, when: &str) -> Result<Vec<Place>> {
+    let postgres = Postgres::shared()?;
+    // What is in its memory goes to its files.
+    postgres.sql("postgres", "CHECKPOINT")?;
+    let mut places = vec![
+        Place {
+            name: format!("pg_dump {when}"),
+            kind: Kind::Store,
+            bytes: database.dump()?.into_bytes(),
+        },
+        Place {
+            name: format!("PostgreSQL's log {when}"),
+            kind: Kind::Other,
+            bytes: std::fs::read(postgres.log_file())?,
+        },
+    ];
+    let mut found = Vec::new();
+    walk(&postgres.data(), &mut found)?;
+    found.sort();
+    for path in found {
+        // A running cluster makes and removes files.
+        let Ok(bytes) = std::fs::read(&path) else {
+            continue;
+        };
+        let name = path.strip_prefix(postgres.data()).unwrap_or(&path);
+        places.push(Place {
+            name: format!("cluster/{} {when}", name.display()),
+            kind: Kind::Store,
+            bytes,
         });
     }
     Ok(places)
