@@ -187,6 +187,7 @@ pub(crate) fn store_hint(error: &OpenError) -> &'static str {
         }
         OpenError::Unsafe { .. } => "set it to `on` in postgresql.conf and reload PostgreSQL",
         OpenError::TooOld { .. } => "upgrade PostgreSQL",
+        OpenError::Address(_) => "see `storage.url`",
     }
 }
 

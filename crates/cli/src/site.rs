@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use commucat_config::{Config, LedgerSink, Sources};
 use commucat_ledger::{DebugSink, FileSink, Ledger, NullSink, Worker};
-use commucat_storage::{Location, Migrations, Options, QueueLimits, Store};
+use commucat_storage::{Location, Migrations, OpenError, Options, QueueLimits, Store};
 
 use crate::args::Args;
 use crate::report::Report;
@@ -41,21 +41,23 @@ pub(crate) fn sources(args: &Args) -> Result<Sources, Report> {
 }
 
 /// Where the store is.
-pub(crate) fn location(config: &Config) -> Location {
-    Location::Sqlite {
-        directory: config.store_path(),
-    }
+///
+/// # Errors
+///
+/// [`OpenError::Address`].
+pub(crate) fn location(config: &Config) -> Result<Location, OpenError> {
+    Ok(config.store_url().expose().parse()?)
 }
 
 /// Opens the store.
 ///
 /// # Errors
 ///
-/// [`commucat_storage::OpenError`].
+/// [`OpenError`].
 pub(crate) async fn open_store(
     config: &Config,
     migrations: Migrations,
-) -> Result<Store, commucat_storage::OpenError> {
+) -> Result<Store, OpenError> {
     let options = Options {
         lock_wait: LOCK_WAIT,
         migrations,
@@ -66,7 +68,7 @@ pub(crate) async fn open_store(
         },
         ..Options::default()
     };
-    Store::open(location(config), options).await
+    Store::open(location(config)?, options).await
 }
 
 /// Opens the ledger that the configuration names.

@@ -11,7 +11,7 @@ use crate::error::ConfigError;
 use crate::source::{Layers, Sources};
 use crate::value::{
     FederationPolicy, LedgerSink, LogFormat, NamedPeer, Network, Registration, Secret, Size,
-    StorageBackend,
+    StoreUrl,
 };
 
 /// The whole configuration, checked.
@@ -113,11 +113,11 @@ block! {
 block! {
     /// Where durable state is kept.
     Storage "storage" {
-        /// What keeps it.
-        backend: StorageBackend = "sqlite";
-        /// Directory of the embedded store. Empty: the data directory.
-        path: Option<PathBuf> = "";
-        /// Connections that read the embedded store at the same time.
+        /// What keeps it: `sqlite:DIRECTORY` for the embedded store, one process, or
+        /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full` for PostgreSQL 12 or later.
+        /// Empty: the embedded store in the data directory.
+        url: Option<StoreUrl> = "";
+        /// Connections that read at the same time. PostgreSQL gets six more for what writes.
         readers: u32 = "2", "1" ..= "64";
         /// Redis or Valkey that the nodes of the domain share: `redis://` or `rediss://` with host and
         /// port, or `redis+sentinel://host:port,host:port/service`. Empty: there is one node.

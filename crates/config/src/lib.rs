@@ -20,5 +20,5 @@ pub use reference::{Setting, environment_sample, example, page, settings};
 pub use source::Sources;
 pub use value::{
     FederationPolicy, LedgerSink, LogFormat, NamedPeer, Network, Registration, Secret, Size,
-    StorageBackend,
+    StoreUrl,
 };

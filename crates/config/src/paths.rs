@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use commucat_proto::id::Domain;
 
-use crate::Config;
+use crate::{Config, StoreUrl};
 
 impl Config {
-    /// The directory of the embedded store.
+    /// Where the durable state is.
     #[must_use]
-    pub fn store_path(&self) -> PathBuf {
-        let path = self.storage.path.as_ref();
-        path.unwrap_or(&self.server.data).clone()
+    pub fn store_url(&self) -> StoreUrl {
+        let made = || StoreUrl::embedded(&self.server.data);
+        self.storage.url.clone().unwrap_or_else(made)
     }
 
     /// The directory of the key file.

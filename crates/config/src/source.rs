@@ -62,11 +62,39 @@ impl Sources {
     }
 }
 
+/// Settings by the names of earlier releases, and what they are called now.
+const OLDER_KEYS: [(&str, &str); 2] = [
+    ("storage.postgres_dsn", "storage.url"),
+    ("storage.path", "storage.url"),
+];
+const OLDER_VARIABLES: [(&str, &str); 2] = [
+    ("COMMUCAT_PG_DSN", "storage.url"),
+    ("COMMUCAT_REDIS_URL", "storage.redis_url"),
+];
+
+/// The setting that an older name means, with its value as that takes it.
+fn renamed(key: String, raw: Raw) -> (String, Raw) {
+    let Some((older, newer)) = OLDER_KEYS.iter().find(|(older, _)| *older == key) else {
+        return (key, raw);
+    };
+    let directory = match &raw {
+        Raw::Text(path) if *older == "storage.path" => Some(path.trim()),
+        Raw::Text(_) | Raw::List(_) => None,
+    };
+    let raw = match directory.filter(|path| !path.is_empty()) {
+        Some(path) => Raw::Text(format!("sqlite:{path}")),
+        None => raw,
+    };
+    ((*newer).to_owned(), raw)
+}
+
 fn names_a_block(variable: &str) -> bool {
-    settings().any(|setting| {
-        let prefix = format!("COMMUCAT_{}_", setting.block.to_ascii_uppercase());
-        variable.starts_with(&prefix)
-    })
+    let is_older = OLDER_VARIABLES.iter().any(|(older, _)| *older == variable);
+    is_older
+        || settings().any(|setting| {
+            let prefix = format!("COMMUCAT_{}_", setting.block.to_ascii_uppercase());
+            variable.starts_with(&prefix)
+        })
 }
 
 /// All values given, by `block.name`, the strongest source only.
@@ -83,7 +111,20 @@ impl Layers {
         }
         for (name, value) in &sources.environment {
             let origin = Origin::Environment(name.clone());
-            let Some(setting) = settings().find(|setting| setting.variable() == *name) else {
+            let key = OLDER_KEYS
+                .iter()
+                .map(|(older, _)| *older)
+                .find(|older| variable_of(older) == *name)
+                .map(str::to_owned);
+            let key = key.or_else(|| {
+                let older = OLDER_VARIABLES.iter().find(|(older, _)| older == name);
+                older.map(|(_, key)| (*key).to_owned())
+            });
+            let current = || {
+                let found = settings().find(|setting| setting.variable() == *name);
+                found.map(Setting::key)
+            };
+            let Some(key) = key.or_else(current) else {
                 let known = settings().map(|setting| setting.variable());
                 let nearest = nearest(name, known);
                 return Err(ConfigError::UnknownKey {
@@ -92,7 +133,7 @@ impl Layers {
                     nearest,
                 });
             };
-            layers.put(setting.key(), Raw::Text(value.clone()), origin)?;
+            layers.put(key, Raw::Text(value.clone()), origin)?;
         }
         for (key, value) in &sources.flags {
             layers.put(
@@ -151,6 +192,11 @@ impl Layers {
     }
 
     fn put(&mut self, key: String, raw: Raw, origin: Origin) -> Result<(), ConfigError> {
+        // The URL says it now; earlier releases had no other.
+        if key == "storage.backend" && raw == Raw::Text("sqlite".to_owned()) {
+            return Ok(());
+        }
+        let (key, raw) = renamed(key, raw);
         check_known(&key, &origin)?;
         self.values.insert(key, (raw, origin));
         Ok(())
@@ -214,6 +260,11 @@ fn unknown_top(name: &str, origin: Origin) -> ConfigError {
         key: name.to_owned(),
         nearest,
     }
+}
+
+/// The environment variable of `block.name`.
+fn variable_of(key: &str) -> String {
+    format!("COMMUCAT_{}", key.replace('.', "_")).to_ascii_uppercase()
 }
 
 fn check_known(key: &str, origin: &Origin) -> Result<(), ConfigError> {

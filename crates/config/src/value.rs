@@ -7,12 +7,14 @@ mod peer;
 mod plain;
 mod secret;
 mod size;
+mod store_url;
 
-pub use choice::{FederationPolicy, LedgerSink, LogFormat, Registration, StorageBackend};
+pub use choice::{FederationPolicy, LedgerSink, LogFormat, Registration};
 pub use network::Network;
 pub use peer::NamedPeer;
 pub use secret::Secret;
 pub use size::Size;
+pub use store_url::StoreUrl;
 
 /// What a source holds for one key, before its type is known.
 #[derive(Clone, Debug, Eq, PartialEq)]

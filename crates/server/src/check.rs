@@ -120,11 +120,12 @@ fn keys(config: &Config) -> Finding {
 }
 
 fn store(config: &Config) -> Finding {
-    let path = config.store_path();
-    let is_empty = path
-        .read_dir()
-        .map_or(true, |mut entries| entries.next().is_none());
-    if is_empty {
+    let url = config.store_url();
+    let is_empty = |path: &std::path::Path| {
+        let entries = path.read_dir();
+        entries.map_or(true, |mut entries| entries.next().is_none())
+    };
+    if url.directory().is_some_and(is_empty) {
         return Finding::Notice("store: will be made on first start".to_owned());
     }
     let options = Options {
@@ -139,7 +140,7 @@ fn store(config: &Config) -> Finding {
         Err(error) => return bad("store", &error),
     };
     let opened = runtime.block_on(async {
-        let store = Store::open(start::location(config), options).await?;
+        let store = Store::open(start::location(config)?, options).await?;
         store.close().await;
         Ok::<_, OpenError>(())
     });
@@ -147,6 +148,9 @@ fn store(config: &Config) -> Finding {
         Ok(()) => Finding::Good("store opens".to_owned()),
         Err(OpenError::InUse) => {
             Finding::Notice("store: in use, probably by the running server".to_owned())
+        }
+        Err(OpenError::OlderSchema { found: 0, .. }) => {
+            Finding::Notice("store: its tables will be made on first start".to_owned())
         }
         Err(OpenError::OlderSchema { .. }) => {
             Finding::Notice("store: will be brought up to date on start".to_owned())

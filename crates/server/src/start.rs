@@ -138,7 +138,7 @@ impl Ground {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
-        let store = opening.block_on(Store::open(location(&config), options(&config)))?;
+        let store = opening.block_on(Store::open(location(&config)?, options(&config)))?;
         opening.block_on(federation::note_named(&config.federation.peers, &store))?;
         let (ledger, worker) = open_ledger(&config)?;
         Ok(Self {
@@ -305,10 +305,8 @@ fn make_directory(path: &std::path::Path) -> io::Result<bool> {
 }
 
 /// Where the store is.
-pub(crate) fn location(config: &Config) -> Location {
-    Location::Sqlite {
-        directory: config.store_path(),
-    }
+pub(crate) fn location(config: &Config) -> Result<Location, OpenError> {
+    Ok(config.store_url().expose().parse()?)
 }
 
 /// How the store is opened.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::UrlError;
+
 /// Why the store cannot be opened. Nothing was changed, unless a migration says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -45,6 +47,9 @@ pub enum OpenError {
     /// The database cannot be opened or read.
     #[error("cannot open the database")]
     Database(#[source] BackendError),
+    /// The URL of the store.
+    #[error("the store's address {0}")]
+    Address(#[from] UrlError),
     /// PostgreSQL is set up so that it may lose what it has committed.
     #[error("the database has `{setting} = {value}` and would lose what was acknowledged")]
     Unsafe {
@@ -127,6 +132,7 @@ impl OpenError {
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Setting(_)
+            | Self::Address(_)
             | Self::Unsafe { .. }
             | Self::TooOld { .. } => {
                 StoreError::Unavailable(BackendError::text("the database cannot be opened again"))

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use self::outbox::OutboxLimits;
-use crate::{ExpiryClock, OpenError, PostgresUrl, StoreError, postgres, sqlite};
+use crate::{ExpiryClock, OpenError, PostgresUrl, StoreError, UrlError, postgres, sqlite};
 
 pub(crate) mod capabilities;
 pub(crate) mod clock;
@@ -57,6 +58,23 @@ pub enum Location {
     },
 }
 
+impl FromStr for Location {
+    type Err = UrlError;
+
+    /// `sqlite:DIRECTORY`, or a [`PostgresUrl`].
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        match text.strip_prefix("sqlite:") {
+            Some(path) => match path.strip_prefix("//").unwrap_or(path) {
+                "" => Err(UrlError::Directory),
+                path => Ok(Self::Sqlite {
+                    directory: path.into(),
+                }),
+            },
+            None => text.parse().map(|url| Self::Postgres { url }),
+        }
+    }
+}
+
 impl Location {
     /// Whether a store was made there, to tell a wrong directory before one is made. Of a database,
     /// which somebody has made in any case, this cannot be told without opening it: `true`.
@@ -102,7 +120,8 @@ impl Default for Options {
 pub enum Migrations {
     /// It is brought up to date, one transaction per migration.
     Apply,
-    /// It is refused with [`OpenError::OlderSchema`].
+    /// It is refused with [`OpenError::OlderSchema`]; so is a database without any table, of version 0.
+    /// A directory without a store gets one.
     Refuse,
 }
 

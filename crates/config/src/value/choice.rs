@@ -76,15 +76,6 @@ choice! {
 }
 
 choice! {
-    /// What keeps the durable state.
-    StorageBackend {
-        /// The embedded store: one file in the data directory, one process.
-        Sqlite = "sqlite"
-    }
-    "sqlite"
-}
-
-choice! {
     /// Which other domains this one talks to.
     FederationPolicy {
         /// All that are not blocked.

@@ -94,6 +94,7 @@ optional! {
     Size, "size or empty";
     String, "text or empty";
     super::Secret, "secret or empty";
+    super::StoreUrl, "secret URL or empty";
 }
 
 macro_rules! list {

@@ -209,3 +209,37 @@ fn the_metrics_token_is_not_shown_by_debug() {
     assert!(!shown.contains("secret\""), "{shown}");
     assert!(!shown.contains("0123456789"), "{shown}");
 }
+
+#[test]
+fn the_store_goes_by_its_older_names_too() {
+    let url = |sources: Sources| {
+        let config = Config::load(&sources).unwrap();
+        config.store_url().expose().to_owned()
+    };
+    let database = "postgres://user:canary@localhost/db";
+    let file = |text: &str| Sources::default().with_text(Path::new("commucat.toml"), text);
+    let variable =
+        |name: &str| Sources::default().with_variables([(name.to_owned(), database.to_owned())]);
+
+    let text = format!("[storage]\npostgres_dsn = \"{database}\"\n");
+    assert_eq!(url(file(&text)), database);
+    assert_eq!(url(variable("COMMUCAT_PG_DSN")), database);
+    assert_eq!(url(variable("COMMUCAT_STORAGE_URL")), database);
+    assert_eq!(url(file("[storage]\npath = \"/var/x\"\n")), "sqlite:/var/x");
+    assert_eq!(
+        url(Sources::default().with_flag("server.data", "/d")),
+        "sqlite:/d"
+    );
+    let shown = Config::effective(&variable("COMMUCAT_PG_DSN")).unwrap();
+    assert!(!format!("{shown:?}").contains("canary"));
+}
+
+#[test]
+fn a_store_of_another_kind_is_refused_without_its_address() {
+    let sources = Sources::default().with_flag("storage.url", "mysql://user:canary@localhost/db");
+
+    let refused = Config::load(&sources).unwrap_err().to_string();
+
+    assert!(refused.contains("sqlite:DIRECTORY"), "{refused}");
+    assert!(!refused.contains("canary"), "{refused}");
+}

@@ -66,10 +66,16 @@ fn supported() -> u32 {
 /// known version.
 async fn check(client: &Client, migrations: Migrations) -> Result<u32, Fault> {
     let unknown = || Fault::Unsafe(OpenError::UnknownSchema);
+    let supported = supported();
     let rows = client.query(COLUMNS, &[]).await?;
     if rows.is_empty() {
-        // An empty schema is no older store: making it is not migrating it.
-        return Ok(0);
+        return match migrations {
+            Migrations::Apply => Ok(0),
+            Migrations::Refuse => Err(Fault::Unsafe(OpenError::OlderSchema {
+                found: 0,
+                supported,
+            })),
+        };
     }
     let is_mark = |row: &Row| row.try_get(0).is_ok_and(|table: &str| table == MARK);
     if !rows.iter().any(is_mark) {
@@ -84,7 +90,6 @@ async fn check(client: &Client, migrations: Migrations) -> Result<u32, Fault> {
     };
     let found: i32 = mark.try_get(0).map_err(|_| unknown())?;
     let found = u32::try_from(found).map_err(|_| unknown())?;
-    let supported = supported();
     if found > supported {
         return Err(Fault::Unsafe(OpenError::NewerSchema { found, supported }));
     }

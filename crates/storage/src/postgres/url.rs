@@ -42,8 +42,11 @@ pub(super) enum Tls {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum UrlError {
     /// It begins otherwise.
-    #[error("does not begin with `postgres://`")]
+    #[error("begins neither with `sqlite:` nor with `postgres://`")]
     Scheme,
+    /// No directory.
+    #[error("names no directory")]
+    Directory,
     /// It cannot be read, or names an option that is not known.
     #[error("is not of the form `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE`")]
     Form,

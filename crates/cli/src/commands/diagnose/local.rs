@@ -110,7 +110,8 @@ pub(super) fn clock(config: &Config, keyring: Option<&Keyring>) -> Check {
         );
     }
     let keys = config.keys_path().join("keyring.json");
-    let files = [newest(&config.store_path()), modified(&keys)];
+    let store = config.store_url().directory().and_then(newest);
+    let files = [store, modified(&keys)];
     let newest = files.into_iter().flatten().max().unwrap_or_default();
     if newest > now.saturating_add(FILE_TOLERANCE) {
         let ahead = show_span(newest.since(now));

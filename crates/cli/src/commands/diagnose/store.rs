@@ -84,7 +84,7 @@ async fn through_server(client: &mut Client, how: &args::Diagnose, checks: &mut 
 }
 
 async fn directly(config: &Config, how: &args::Diagnose, checks: &mut Checks) {
-    if !site::location(config).is_made() {
+    if site::location(config).is_ok_and(|location| !location.is_made()) {
         checks.push(Check::skip(
             NAME,
             "none yet; `commucat-cli init` or the server makes it",
