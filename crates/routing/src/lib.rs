@@ -8,6 +8,7 @@
 
 pub mod ack;
 pub mod hub;
+pub mod keyed;
 pub mod lane;
 pub mod link;
 pub mod peer;

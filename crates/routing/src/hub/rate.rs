@@ -1,8 +1,9 @@
 //! Token buckets that are told the time: commits, submits, requests.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
+
+use crate::keyed::KeyedMap;
 
 /// How often something may happen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +30,21 @@ impl Rate {
     fn saved(self) -> Duration {
         self.interval.saturating_mul(self.burst.saturating_sub(1))
     }
+
+    /// Whether a bucket that is full again at `full_at` has one now; else how long to wait.
+    fn check(self, full_at: Instant, now: Instant) -> Result<(), Duration> {
+        let missing = full_at.saturating_duration_since(now);
+        match missing.checked_sub(self.saved()) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => Ok(()),
+        }
+    }
+
+    /// When a bucket that was full again at `full_at` is so after one was taken.
+    fn charged(self, full_at: Instant, now: Instant) -> Instant {
+        let full_at = full_at.max(now);
+        full_at.checked_add(self.interval).unwrap_or(full_at)
+    }
 }
 
 /// A bucket for each key. A key that has saved up everything takes no room.
@@ -36,7 +52,7 @@ impl Rate {
 pub struct Limiter<K> {
     rate: Rate,
     /// When the key's bucket is full again.
-    full_at: HashMap<K, Instant>,
+    full_at: KeyedMap<K, Instant>,
     sweep_at: usize,
 }
 
@@ -49,7 +65,7 @@ impl<K: Eq + Hash> Limiter<K> {
     pub fn new(rate: Rate) -> Self {
         Self {
             rate,
-            full_at: HashMap::new(),
+            full_at: KeyedMap::default(),
             sweep_at: Self::SWEEP,
         }
     }
@@ -60,14 +76,9 @@ impl<K: Eq + Hash> Limiter<K> {
     ///
     /// How long to wait.
     pub fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        let Some(full_at) = self.full_at.get(key) else {
-            return Ok(());
-        };
-        let missing = full_at.saturating_duration_since(now);
-        match missing.checked_sub(self.rate.saved()) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => Ok(()),
-        }
+        self.full_at
+            .get(key)
+            .map_or(Ok(()), |full_at| self.rate.check(*full_at, now))
     }
 
     /// Whether every bucket is full: what was taken is forgotten.
@@ -83,10 +94,7 @@ impl<K: Eq + Hash> Limiter<K> {
             self.sweep_at = Self::SWEEP.max(self.full_at.len().saturating_mul(2));
         }
         let full_at = self.full_at.entry(key).or_insert(now);
-        *full_at = (*full_at)
-            .max(now)
-            .checked_add(self.rate.interval)
-            .unwrap_or(*full_at);
+        *full_at = self.rate.charged(*full_at, now);
     }
 
     /// Takes one if there is one.
@@ -95,8 +103,12 @@ impl<K: Eq + Hash> Limiter<K> {
     ///
     /// How long to wait; nothing is taken.
     pub fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
-        self.check(&key, now)?;
-        self.charge(key, now);
+        if let Some(full_at) = self.full_at.get_mut(&key) {
+            self.rate.check(*full_at, now)?;
+            *full_at = self.rate.charged(*full_at, now);
+        } else {
+            self.charge(key, now);
+        }
         Ok(())
     }
 }

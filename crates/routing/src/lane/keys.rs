@@ -1,10 +1,11 @@
 //! Which keys a lane knows: those in its window, and the last ones that the far end acknowledged.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use commucat_proto::id::DedupeKey;
 
 use super::entry::SlotId;
+use crate::keyed::KeyedMap;
 
 /// Where a key is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -16,9 +17,12 @@ pub(super) enum Known {
 }
 
 /// The keys of a window and a bounded memory of acknowledged ones.
+///
+/// A message costs its lane five looks into this map. The hash is keyed, because authors choose what
+/// keys are made of; SipHash took 4 % of the whole server's time here.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
-    known: HashMap<DedupeKey, Known>,
+    known: KeyedMap<DedupeKey, Known>,
     acked: VecDeque<DedupeKey>,
     acked_max: usize,
 }
@@ -26,7 +30,7 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(acked_max: usize) -> Self {
         Self {
-            known: HashMap::new(),
+            known: KeyedMap::default(),
             acked: VecDeque::new(),
             acked_max,
         }
