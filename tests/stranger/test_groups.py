@@ -357,11 +357,20 @@ def test_a_closed_group_is_gone(group):
     refused("Not Found", bob.fetch, bob.member)
 
 
-def test_another_domain_cannot_be_reached_in_this_release(group):
+def test_a_reference_made_for_another_hub_is_none(group):
     alice, _ = group
-    elsewhere = Member(
-        alice.member.group_id, "elsewhere.example", alice.member.reference, alice.member.seed
-    )
+    own = alice.member
+    stray = Member(own.group_id, "elsewhere.example", own.reference, own.seed)
+
+    refused("Not Found", commit, alice, stray, 1)
+    refused("Not Found", alice.fetch, stray)
+
+
+def test_another_domain_that_does_not_answer_is_told(group):
+    alice, _ = group
+    own = alice.member
+    reference = alice.own_reference(own.group_id, hub="elsewhere.example")
+    elsewhere = Member(own.group_id, "elsewhere.example", reference, own.seed)
 
     refused("Federation Failure", commit, alice, elsewhere, 1)
     refused("Federation Failure", alice.fetch, elsewhere)

@@ -17,7 +17,6 @@ const NOT_FOUND: [Got; 1] = [Got::Refused(Title::NotFound)];
 const FORBIDDEN: [Got; 1] = [Got::Refused(Title::Forbidden)];
 const INVALID: [Got; 1] = [Got::Refused(Title::InvalidControlPayload)];
 const CONFLICT: [Got; 1] = [Got::Refused(Title::Conflict)];
-const ELSEWHERE: [Got; 1] = [Got::Refused(Title::FederationFailure)];
 
 pub(super) async fn run(suite: &mut Suite) -> Result<()> {
     let pair = suite.world.pair;

@@ -23,7 +23,7 @@ use commucat_proto::identity::JoinRead;
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor;
 
-use super::{CONFLICT, ELSEWHERE, FORBIDDEN, INVALID, NOT_FOUND, elsewhere};
+use super::{CONFLICT, FORBIDDEN, INVALID, NOT_FOUND, elsewhere};
 use crate::cases::identity::forged;
 use crate::client::{Got, Keys};
 use crate::clock;
@@ -275,7 +275,11 @@ pub(super) async fn strangers_commits(suite: &mut Suite, own: &Place) -> Result<
         .say(FrameType::Fetch, 0, &payload)
         .await;
     suite
-        .judge("FETCH from another domain", &ELSEWHERE, got)
+        .judge(
+            "FETCH with a reference made for another hub",
+            &NOT_FOUND,
+            got,
+        )
         .await?;
     for for_good in [false, true] {
         let leave = Leave {
