@@ -137,7 +137,7 @@ pub enum Target {
     /// Look at the way to another domain: name, address, TLS, keys, and an echo through the server
     Federation {
         /// The other domain
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
     },
 }
@@ -151,7 +151,7 @@ pub enum Peer {
     /// pins its key.
     Add {
         /// Its name, the part of every address behind the `@`
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
         /// Host and port that take its events, if not the domain itself
         #[arg(long, value_name = "HOST[:PORT]")]
@@ -165,25 +165,25 @@ pub enum Peer {
     /// Show what is known of a domain
     Show {
         /// Its name
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
     },
     /// Talk to a domain that asked or was blocked
     Allow {
         /// Its name
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
     },
     /// Talk no more to a domain: what waits for it is returned to its authors
     Block {
         /// Its name
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
     },
     /// Forget a domain with its pinned key; the next contact is a first one
     Remove {
         /// Its name
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
         /// Do it; without this flag the domain is only shown
         #[arg(long)]
@@ -192,7 +192,7 @@ pub enum Peer {
     /// Ask a domain for a signed answer; needs the running server
     Ping {
         /// Its name
-        #[arg(value_name = "DOMAIN")]
+        #[arg(id = "peer", value_name = "DOMAIN")]
         domain: String,
     },
 }

@@ -11,6 +11,7 @@ mod device;
 mod diagnose;
 mod init;
 mod invite;
+mod peer;
 mod rotate_keys;
 mod running;
 mod world;
