@@ -66,7 +66,8 @@ SCRIPT
     -o "SetEnv=COMMUCAT_PREFIX=$work/host COMMUCAT_ATTEMPTS=15 COMMUCAT_RESTART=$work/host/restart \"COMMUCAT_HEALTH=$(host_health)\"" \
     >"$ssh/log" 2>&1 &
   sshd=$!
-  trap 'kill "$sshd" 2>/dev/null; rm -rf "$work"' EXIT
+  # The last word of a trap counts as the shell's: sshd may have gone before.
+  trap 'kill "$sshd" 2>/dev/null || true; rm -rf "$work"' EXIT
   until (exec 3<>"/dev/tcp/127.0.0.1/$ssh_port") 2>/dev/null; do
     kill -0 "$sshd" || { cat "$ssh/log" >&2; return 1; }
   done
