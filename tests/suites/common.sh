@@ -23,11 +23,23 @@ need() {
   done
   [ ${#missing[@]} -eq 0 ] && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq && apt-get install -y -qq "${missing[@]}"
+    install_packages "${missing[@]}"
   else
     echo "missing: ${missing[*]}; install them and run ./test again" >&2
     exit 1
   fi
+}
+
+# apt-get tells hundreds of lines; they are shown when it fails.
+install_packages() {
+  local log
+  log=$(mktemp)
+  echo "installing: $*"
+  if ! (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@") >"$log" 2>&1; then
+    cat "$log" >&2
+    return 1
+  fi
+  rm -f "$log"
 }
 
 target_dir() {
