@@ -95,6 +95,10 @@ block! {
         /// Proxies in front of this server: exempt from the limits for each address, and allowed
         /// `limits.streams` on one connection.
         trusted_proxies: Vec<Network> = "";
+        /// Proxies that begin each connection with a header of the PROXY protocol, version 1 or 2. It is
+        /// required from them and believed from nobody else; the limits for each address then see the
+        /// client's.
+        proxy_protocol: Vec<Network> = "";
         /// Fill sealed records to the size classes of the protocol, against traffic analysis.
         padding: bool = "false";
         /// Time that SIGTERM gives to connections before the process ends.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use commucat_config::{Limits, Network};
+use commucat_config::{Limits, Network, Server};
 use parking_lot::Mutex;
 
 pub use self::bucket::Bucket;
@@ -26,6 +26,8 @@ pub enum Origin {
     Client,
     /// A proxy of `server.trusted_proxies`.
     TrustedProxy,
+    /// A proxy of `server.proxy_protocol` that has yet to name its client: see [`Pass::name`].
+    Unnamed,
 }
 
 /// Counts connections and handshakes. Cheap to clone; clones count together.
@@ -38,6 +40,7 @@ struct Inner {
     key: RandomState,
     bounds: Bounds,
     trusted: Vec<Network>,
+    naming: Vec<Network>,
     state: Mutex<State>,
 }
 
@@ -66,7 +69,7 @@ struct Address {
 impl Gate {
     /// A gate with the configured limits.
     #[must_use]
-    pub fn new(limits: &Limits, trusted: Vec<Network>) -> Self {
+    pub fn new(limits: &Limits, server: &Server) -> Self {
         let bounds = Bounds {
             connections: limits.connections,
             connections_per_address: limits.connections_per_address,
@@ -78,12 +81,15 @@ impl Gate {
         Self(Arc::new(Inner {
             key,
             bounds,
-            trusted,
+            trusted: server.trusted_proxies.clone(),
+            naming: server.proxy_protocol.clone(),
             state,
         }))
     }
 
     /// Lets a new connection in, or says why not. The pass counts it until it is dropped.
+    ///
+    /// From a proxy that has yet to name its client the pass counts for the limits over all only.
     ///
     /// # Errors
     ///
@@ -91,14 +97,10 @@ impl Gate {
     pub fn enter(&self, address: IpAddr, now: Instant) -> Result<Pass, Refusal> {
         let inner = &*self.0;
         let address = address.to_canonical();
-        let trusted = inner
-            .trusted
-            .iter()
-            .any(|network| network.contains(address));
-        let origin = if trusted {
-            Origin::TrustedProxy
+        let origin = if is_in(&inner.naming, address) {
+            Origin::Unnamed
         } else {
-            Origin::Client
+            inner.origin(address)
         };
         let tag = inner.key.hash_one(subnet(address));
         let mut state = inner.state.lock();
@@ -134,6 +136,21 @@ impl Gate {
             address.connections = address.connections.saturating_sub(1);
         }
     }
+}
+
+impl Inner {
+    /// Of somebody who speaks for himself.
+    fn origin(&self, address: IpAddr) -> Origin {
+        if is_in(&self.trusted, address) {
+            Origin::TrustedProxy
+        } else {
+            Origin::Client
+        }
+    }
+}
+
+fn is_in(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address))
 }
 
 impl State {
@@ -178,6 +195,26 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// Counts the connection for the client that its proxy named; does nothing for a pass that is not
+    /// [`Origin::Unnamed`].
+    ///
+    /// # Errors
+    ///
+    /// The limit that this address has reached.
+    pub fn name(&mut self, client: IpAddr, now: Instant) -> Result<(), Refusal> {
+        if self.origin != Origin::Unnamed {
+            return Ok(());
+        }
+        let inner = &*self.gate.0;
+        let client = client.to_canonical();
+        let (origin, tag) = (inner.origin(client), inner.key.hash_one(subnet(client)));
+        if origin == Origin::Client {
+            inner.state.lock().enter_address(tag, &inner.bounds, now)?;
+        }
+        (self.origin, self.tag) = (origin, tag);
+        Ok(())
+    }
+
     /// Says that the TLS handshake is over.
     pub fn shake_hands(&mut self) {
         if self.pending {
@@ -191,7 +228,7 @@ impl Pass {
     /// with a Noise handshake, and the connection has paid for one only.
     #[must_use]
     pub fn pay_handshake(&self, now: Instant) -> bool {
-        if self.origin == Origin::TrustedProxy {
+        if self.origin != Origin::Client {
             return true;
         }
         let mut state = self.gate.0.state.lock();
@@ -229,7 +266,7 @@ mod tests {
 
     fn gate(key: &str, value: &str) -> Gate {
         let config = Config::load(&Sources::default().with_flag(key, value)).unwrap();
-        Gate::new(&config.limits, config.server.trusted_proxies)
+        Gate::new(&config.limits, &config.server)
     }
 
     fn address(text: &str) -> IpAddr {
@@ -316,7 +353,7 @@ mod tests {
                 .with_flag("server.trusted_proxies", "10.0.0.0/8"),
         )
         .unwrap();
-        let gate = Gate::new(&limits.limits, limits.server.trusted_proxies);
+        let gate = Gate::new(&limits.limits, &limits.server);
         let now = Instant::now();
 
         let first = gate.enter(address("10.0.0.7"), now).unwrap();
@@ -324,5 +361,33 @@ mod tests {
 
         assert_eq!(first.origin(), Origin::TrustedProxy);
         assert!(second.is_ok());
+    }
+
+    #[test]
+    fn the_client_that_a_proxy_names_is_the_one_that_is_counted() {
+        let config = Config::load(
+            &Sources::default()
+                .with_flag("limits.connections_per_address", "1")
+                .with_flag("server.proxy_protocol", "10.0.0.0/8"),
+        )
+        .unwrap();
+        let gate = Gate::new(&config.limits, &config.server);
+        let now = Instant::now();
+        let named = |client: &str| {
+            let mut pass = gate.enter(address("10.0.0.7"), now)?;
+            assert_eq!(pass.origin(), Origin::Unnamed);
+            pass.name(address(client), now).map(|()| pass)
+        };
+
+        let first = named("192.0.2.1").unwrap();
+        let same = named("192.0.2.1").map(drop);
+        let other = named("192.0.2.2").map(drop);
+        let direct = gate.enter(address("192.0.2.1"), now).map(drop);
+        drop(first);
+        let again = named("192.0.2.1").map(drop);
+
+        assert_eq!(same, Err(Refusal::ConnectionsPerAddress));
+        assert_eq!(direct, Err(Refusal::ConnectionsPerAddress));
+        assert_eq!((other, again), (Ok(()), Ok(())));
     }
 }

@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 mod io;
 pub mod ports;
+mod proxy;
 mod shell;
 
 use std::net::SocketAddr;

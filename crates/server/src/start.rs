@@ -198,7 +198,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         router: http::router(public.clone()).merge(events),
         metrics: metrics.clone(),
         limits: config.limits.clone(),
-        gate: Gate::new(&config.limits, config.server.trusted_proxies.clone()),
+        gate: Gate::new(&config.limits, &config.server),
     });
     let admin = admin::Parts {
         config: Arc::clone(&config),

@@ -8,12 +8,13 @@ use std::time::Instant;
 use axum::Router;
 use commucat_config::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Span;
 
-use super::connection;
+use super::{connection, proxy};
 use crate::carrier::{Carrier, CarrierReader, CarrierWriter, PeerTag, Serve};
 use crate::limit::{Gate, Origin, Pass};
 use crate::metrics::Metrics;
@@ -87,8 +88,12 @@ impl<E: Serve> Shell<E> {
             return;
         }
         match self.gate.enter(address, Instant::now()) {
+            Ok(pass) if pass.origin() == Origin::Unnamed => {
+                self.tasks
+                    .spawn(named(Arc::clone(self), stream, pass, address));
+            }
             Ok(pass) => {
-                let client = Client::new(self, pass, address);
+                let client = Client::new(self, pass, Some(address));
                 self.tasks
                     .spawn(connection::start(Arc::clone(self), stream, client));
             }
@@ -122,6 +127,32 @@ impl<E: Serve> Shell<E> {
     }
 }
 
+/// Lets a proxy name its client, then serves the connection as that client's.
+async fn named<E, S>(shell: Arc<Shell<E>>, mut stream: S, mut pass: Pass, proxy: IpAddr)
+where
+    E: Serve,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let header = timeout(shell.limits.tls_timeout, proxy::read(&mut stream));
+    let header = tokio::select! {
+        header = header => header,
+        () = shell.stop.cancelled() => return,
+    };
+    // Why is between this server and its proxy; what was sent instead may be anybody's.
+    let Ok(Ok(named)) = header else {
+        shell.metrics.refused.of(Refusal::ProxyHeader).inc();
+        return;
+    };
+    // What a proxy asks itself, it asks as itself.
+    let client = named.unwrap_or(proxy);
+    if let Err(refusal) = pass.name(client, Instant::now()) {
+        shell.metrics.refused.of(refusal).inc();
+        return;
+    }
+    let client = Client::new(&shell, pass, None);
+    connection::start(shell, stream, client).await;
+}
+
 /// What is known of the client of one connection. Not its address.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -135,12 +166,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new<E>(shell: &Shell<E>, pass: Pass, address: IpAddr) -> Self {
+    /// `direct` is the address of who connected, unless a proxy spoke for somebody else.
+    fn new<E>(shell: &Shell<E>, pass: Pass, direct: Option<IpAddr>) -> Self {
         let (streams_max, direct) = match pass.origin() {
-            Origin::TrustedProxy => (shell.limits.streams, false),
-            Origin::Client => (STREAMS_MAX, true),
+            Origin::TrustedProxy => (shell.limits.streams, None),
+            Origin::Client | Origin::Unnamed => (STREAMS_MAX, direct),
         };
-        let is_local = direct && address.to_canonical().is_loopback();
+        let is_local = direct.is_some_and(|address| address.to_canonical().is_loopback());
         Self {
             pass,
             is_local,

@@ -104,6 +104,8 @@ label! {
         HandshakesPerAddress = "handshakes_per_address",
         /// `limits.handshakes_pending` reached.
         HandshakesPending = "handshakes_pending",
+        /// A proxy of `server.proxy_protocol` did not name its client, or not in time.
+        ProxyHeader = "proxy_header",
         /// The TLS handshake went wrong.
         TlsFailed = "tls_failed",
         /// The TLS handshake or the first request took longer than `limits.tls_timeout`.

@@ -132,7 +132,7 @@ impl Server {
             router: http::router(public),
             metrics: metrics.clone(),
             limits: config.limits.clone(),
-            gate: Gate::new(&config.limits, config.server.trusted_proxies.clone()),
+            gate: Gate::new(&config.limits, &config.server),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -6,5 +6,6 @@ mod harness;
 mod http1;
 mod http2;
 mod process;
+mod proxy;
 mod rest;
 mod tls;

@@ -6,6 +6,7 @@ mod memory;
 mod proxy;
 
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -63,7 +64,7 @@ async fn run(case: Case) -> Result<(String, Vec<Hit>)> {
     let certificates = tempfile::tempdir()?;
     proxy::make_certificate(certificates.path())?;
     let port = port::free()?;
-    let server = Server::start(options(port, certificates.path())).await?;
+    let server = Server::start(options(case, port, certificates.path())).await?;
     let mut proxy = Proxy::start(case, port, server.port(), certificates.path()).await?;
 
     let talked = Box::pin(chat::run(&server)).await;
@@ -77,6 +78,9 @@ async fn run(case: Case) -> Result<(String, Vec<Hit>)> {
             metrics.starts_with("HTTP/1.1 404"),
             "/metrics is for the public"
         );
+    }
+    if !case.ends_tls() {
+        limits_see_clients(&proxy).await?;
     }
     // The devices are connected now: what the proxy holds for them is in its memory.
     let mut places = memory::of(proxy.pid()?)?;
@@ -108,11 +112,37 @@ async fn run(case: Case) -> Result<(String, Vec<Hit>)> {
     Ok((line, hits))
 }
 
-fn options(port: u16, certificates: &Path) -> Options {
+/// Connections that one address may have; more than the chat has from its own.
+const PER_ADDRESS: usize = 12;
+
+/// Fills up one address behind the proxy: it is refused then, and others are not.
+async fn limits_see_clients(proxy: &Proxy) -> Result<()> {
+    let (greedy, other) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3));
+    let mut held = Vec::new();
+    for _ in 0..PER_ADDRESS {
+        held.push(proxy.connect_from(greedy).await?);
+    }
+    let more = proxy.connect_from(greedy).await;
+    ensure!(more.is_err(), "an address has more connections than it may");
+    let served = proxy.connect_from(other).await;
+    served.context("one address behind the proxy shuts out another")?;
+    drop(held);
+    Ok(())
+}
+
+fn options(case: Case, port: u16, certificates: &Path) -> Options {
+    let proxies = if case.ends_tls() {
+        "server.trusted_proxies"
+    } else {
+        "server.proxy_protocol"
+    };
     let file = |name: &str| certificates.join(name).display().to_string();
     Options::default()
         .set("server.endpoint", &format!("localhost:{port}"))
-        .set("server.trusted_proxies", "127.0.0.1")
+        .set(proxies, "127.0.0.1")
+        .set("limits.connections_per_address", &PER_ADDRESS.to_string())
+        // Connections that ask nothing are held for a while.
+        .set("limits.tls_timeout", "1m")
         .set("server.tls_certificate", &file("fullchain.pem"))
         .set("server.tls_key", &file("key.pem"))
 }

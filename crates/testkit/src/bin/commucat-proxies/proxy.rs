@@ -1,6 +1,7 @@
 //! nginx and HAProxy with the examples of `ops`: addresses and paths replaced, nothing else.
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use commucat_testkit::server::http;
 use rustls_pki_types::ServerName;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::client::TlsStream;
 
 /// Longest that a proxy takes to start or end, or to answer.
 const WAIT: Duration = Duration::from_secs(30);
@@ -231,6 +233,22 @@ impl Proxy {
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
         let text = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         self.ask(&text, "\0").await
+    }
+
+    /// A TLS connection from an address of this machine.
+    pub(crate) async fn connect_from(&self, address: Ipv4Addr) -> Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((address, 0).into())?;
+        let to = (Ipv4Addr::LOCALHOST, self.port).into();
+        let name = ServerName::try_from("localhost")?;
+        let connecting = async {
+            let tcp = socket.connect(to).await?;
+            http::connector(b"http/1.1")?
+                .connect(name, tcp)
+                .await
+                .map_err(anyhow::Error::from)
+        };
+        timeout(WAIT, connecting).await?
     }
 
     /// Sends a request and reads until `end` or the end.
