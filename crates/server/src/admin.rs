@@ -1,5 +1,6 @@
 //! The operator's door: `commucat-cli` asks over a socket in the data directory.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,15 +104,20 @@ impl Live for Running {
     }
 }
 
-/// Answers the operator until `stop`. Without its socket the server goes on: only `commucat-cli`
-/// needs it.
-pub(crate) async fn run(parts: Parts, stop: CancellationToken) {
-    let listener = match Listener::bind(&parts.config.server.data) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(error = %chain(&error), "commucat-cli cannot reach this server");
-            return;
-        }
+/// Makes the socket. Without it the server goes on: only `commucat-cli` needs it.
+pub(crate) fn open(data: &Path) -> Option<Listener> {
+    Listener::bind(data)
+        .inspect_err(|error| {
+            let error = chain(error);
+            tracing::error!(%error, "commucat-cli cannot reach this server");
+        })
+        .ok()
+}
+
+/// Answers the operator until `stop`.
+pub(crate) async fn run(listener: Option<Listener>, parts: Parts, stop: CancellationToken) {
+    let Some(listener) = listener else {
+        return;
     };
     let executor = Arc::new(executor(parts));
     let (places, tracker) = (

@@ -23,7 +23,7 @@ For others to reach it:
 
 Every key of the file is also an environment variable: `server.domain` is COMMUCAT_SERVER_DOMAIN.
 Flags go over variables, variables over the file. SIGTERM ends connections in order, SIGHUP reads
-certificate and keys again.
+certificate and keys again, SIGUSR2 starts this program anew with --upgrade.
 
 Exit codes: 0 ended as asked, 1 could not start or go on, 64 wrong use, 78 wrong configuration.";
 
@@ -58,6 +58,10 @@ pub struct Args {
     /// Any key of the configuration, as `block.name=value`; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
+
+    /// Take the ports of the server that runs on the same data; it drains and ends, and nobody is refused
+    #[arg(long, conflicts_with = "check")]
+    pub upgrade: bool,
 
     /// Check configuration, certificate, store and ports, and end
     #[arg(long)]

@@ -13,6 +13,7 @@ mod custody;
 pub mod engine;
 mod events;
 pub mod federation;
+pub mod handover;
 pub mod http;
 mod hub;
 mod jobs;

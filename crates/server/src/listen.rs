@@ -8,20 +8,23 @@ pub mod ports;
 mod proxy;
 mod shell;
 
-use std::net::SocketAddr;
+use std::os::fd::IntoRawFd as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use pingora_core::apps::ServerApp;
-use pingora_core::listeners::{ListenerConfig, TcpSocketOptions};
+use pingora_core::listeners::ListenerConfig;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
-use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::listening;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-pub use self::shell::{Parts, Shell};
+use self::ports::Port;
+pub use self::shell::{Farewell, Parts, Shell};
 use crate::carrier::Serve;
 
 /// Pingora's view of a [`Shell`].
@@ -50,9 +53,35 @@ impl<E: Serve> ServerApp for App<E> {
 /// What runs once, on the runtime of the listeners, before the first connection.
 pub type OnStart = Box<dyn FnOnce() + Send + Sync>;
 
+/// Ends the taking of connections while those that were taken go on. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    close: Arc<watch::Sender<bool>>,
+    closed: CancellationToken,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            close: Arc::new(watch::Sender::new(false)),
+            closed: CancellationToken::new(),
+        }
+    }
+}
+
+impl Doors {
+    /// Returns when no connection is taken any more. Those that wait stay in the sockets.
+    pub async fn close(&self) {
+        self.close.send_replace(true);
+        self.closed.cancelled().await;
+    }
+}
+
 /// The Pingora service: all listeners of the process.
 pub struct Service<E> {
     inner: listening::Service<App<E>>,
+    sockets: Option<Fds>,
+    doors: Doors,
     threads: usize,
     on_start: Option<OnStart>,
 }
@@ -66,27 +95,30 @@ impl<E> std::fmt::Debug for Service<E> {
 }
 
 impl<E: Serve> Service<E> {
-    /// A service on `addresses`, which must be free: see [`ports::check`].
+    /// A service on sockets that listen already, until `doors` close.
     #[must_use]
     pub fn new(
         shell: Arc<Shell<E>>,
-        addresses: &[SocketAddr],
+        ports: Vec<Port>,
+        doors: Doors,
         threads: usize,
         on_start: OnStart,
     ) -> Self {
         let mut inner = listening::Service::new("commucat".to_owned(), App(shell));
-        for address in addresses {
-            let mut options = TcpSocketOptions::default();
-            options.ipv6_only = ports::ipv6_only(address, addresses);
+        let mut sockets = Fds::new();
+        for port in ports {
+            let name = port.address.to_string();
             // Pingora's default buffers cost 10 KiB a connection; TLS has its own.
             inner.add_listener(
-                ListenerConfig::tcp(address.to_string())
-                    .tcp_socket_options(options)
-                    .l4_buffer(L4BufferSettings::unbuffered()),
+                ListenerConfig::tcp(name.clone()).l4_buffer(L4BufferSettings::unbuffered()),
             );
+            // Pingora owns it from now on, and finds it by its name.
+            sockets.add(name, port.listener.into_raw_fd());
         }
         Self {
             inner,
+            sockets: Some(sockets),
+            doors,
             threads,
             on_start: Some(on_start),
         }
@@ -97,19 +129,25 @@ impl<E: Serve> Service<E> {
 impl<E: Serve> pingora_core::services::Service for Service<E> {
     async fn start_service(
         &mut self,
-        fds: Option<ListenFds>,
-        shutdown: ShutdownWatch,
+        _fds: Option<ListenFds>,
+        // Pingora says so when everything has ended.
+        _shutdown: ShutdownWatch,
         listeners_per_fd: usize,
     ) {
         if let Some(on_start) = self.on_start.take() {
             on_start();
         }
+        let sockets: Option<ListenFds> = self.sockets.take().map(|own| Arc::new(own.into()));
+        let shutdown = self.doors.close.subscribe();
         // Pingora panics when it cannot listen, and the process would go on without listeners.
-        let listening = self.inner.start_service(fds, shutdown, listeners_per_fd);
+        let listening = self
+            .inner
+            .start_service(sockets, shutdown, listeners_per_fd);
         if AssertUnwindSafe(listening).catch_unwind().await.is_err() {
-            tracing::error!("a port was taken while the server started");
+            tracing::error!("a socket cannot be listened on");
             std::process::exit(1);
         }
+        self.doors.closed.cancel();
     }
 
     fn name(&self) -> &'static str {

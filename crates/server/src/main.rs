@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use commucat_server::args::Args;
-use commucat_server::{check, start, telemetry};
+use commucat_server::start::{self, Before};
+use commucat_server::{check, telemetry};
 
 /// Wrong use of the command line (sysexits.h `EX_USAGE`).
 const USAGE: u8 = 64;
@@ -37,7 +38,12 @@ fn main() -> ExitCode {
     if let Err(error) = telemetry::start(&config.server.log, config.server.log_format) {
         return fail(&error, CONFIG);
     }
-    match start::run(config) {
+    let before = if args.upgrade {
+        Before::Server
+    } else {
+        Before::Nobody
+    };
+    match start::run(config, before) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 1),
     }

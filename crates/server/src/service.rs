@@ -19,6 +19,13 @@ pub(crate) fn reloading() {
     }
 }
 
+/// Another process has taken over; what it says from now on is said for the service.
+pub(crate) fn succeeded_by(process: Option<u32>) {
+    if let Some(process) = process {
+        tell(&[NotifyState::MainPid(process)]);
+    }
+}
+
 /// The process ends.
 pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);

@@ -1,8 +1,9 @@
-//! How the server ends: no new connections, sessions drained within the grace, store closed.
+//! How the server ends: no new connections, sessions drained within the grace, store closed. With a
+//! successor nobody is turned away meanwhile.
 
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use commucat_ledger::Worker;
@@ -11,12 +12,14 @@ use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Serve as _;
 use crate::engine::Engine;
-use crate::listen::Shell;
+use crate::handover::Successor;
+use crate::listen::{Doors, Farewell, Shell};
 use crate::metrics::Metrics;
 use crate::metrics::label::Lifecycle;
 use crate::service;
@@ -35,37 +38,71 @@ pub(crate) struct Ending {
     pub(crate) grace: Duration,
     /// Cancelled when another node or the operator wants this one to end.
     pub(crate) asked: CancellationToken,
+    pub(crate) doors: Doors,
+    /// Brings the process that takes over.
+    pub(crate) successors: mpsc::Receiver<Successor>,
 }
 
 impl Ending {
-    /// Waits for a signal on Pingora's main thread and ends what runs on `runtime`.
-    pub(crate) fn on(self, runtime: Arc<OnceLock<Handle>>) -> Watch {
-        Watch {
-            ending: Mutex::new(Some(self)),
-            runtime,
+    /// Waits for a signal on Pingora's main thread and ends what runs, once it does.
+    pub(crate) fn on(self, started: oneshot::Receiver<Started>) -> Watch {
+        Watch(Mutex::new(Some((self, started))))
+    }
+
+    async fn run(self, successor: Option<Successor>) {
+        self.metrics.enter(Lifecycle::Draining);
+        match successor {
+            None => self.end().await,
+            Some(successor) => self.make_way(successor).await,
         }
     }
 
-    async fn run(self) {
-        self.metrics.enter(Lifecycle::Draining);
-        self.shell.stop();
+    async fn end(self) {
+        self.shell.stop(Farewell::Now);
         let drained = async {
             Arc::clone(&self.engine).drain().await;
             self.shell.stopped().await;
         };
         if timeout(self.grace, drained).await.is_err() {
-            tracing::warn!(
-                count = self.shell.tasks(),
-                "ended with connections that were still open"
-            );
+            complain(&self.shell);
         }
-        let closed = async {
-            self.store.close().await;
-            self.worker.stop().await;
-        };
-        if timeout(CLOSE_WAIT, closed).await.is_err() {
-            tracing::error!("the store was still busy at the end; nothing acknowledged is lost");
+        close(self.store, self.worker).await;
+    }
+
+    /// Ends as soon as the store can be another's; what is left of connections ends meanwhile.
+    async fn make_way(self, successor: Successor) {
+        let deadline = Instant::now() + self.grace;
+        // Whoever is not accepted any more waits in the sockets for the successor.
+        if timeout_at(deadline, self.doors.close()).await.is_err() {
+            tracing::warn!("the ports are still being listened on");
         }
+        self.shell.stop(Farewell::AfterFirstAnswer);
+        let drained = Arc::clone(&self.engine).drain();
+        if timeout_at(deadline, drained).await.is_err() {
+            complain(&self.shell);
+        }
+        close(self.store, self.worker).await;
+        successor.left().await;
+        if timeout_at(deadline, self.shell.stopped()).await.is_err() {
+            complain(&self.shell);
+        }
+    }
+}
+
+fn complain(shell: &Shell<Engine>) {
+    tracing::warn!(
+        count = shell.tasks(),
+        "ended with connections that were still open"
+    );
+}
+
+async fn close(store: Store, worker: Worker) {
+    let closed = async {
+        store.close().await;
+        worker.stop().await;
+    };
+    if timeout(CLOSE_WAIT, closed).await.is_err() {
+        tracing::error!("the store was still busy at the end; nothing acknowledged is lost");
     }
 }
 
@@ -73,9 +110,24 @@ impl Ending {
 ///
 /// Pingora itself would sleep its whole grace period however few connections there are, so it is
 /// told to end only when everything has ended.
-pub(crate) struct Watch {
-    ending: Mutex<Option<Ending>>,
-    runtime: Arc<OnceLock<Handle>>,
+pub(crate) struct Watch(Mutex<Option<(Ending, oneshot::Receiver<Started>)>>);
+
+/// What there is from the moment that the server says it is ready.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Of the listeners.
+    runtime: Handle,
+    signals: Signals,
+}
+
+impl Started {
+    /// Takes the signals from now on. Needs the runtime of the listeners.
+    pub(crate) fn now() -> io::Result<Self> {
+        Ok(Self {
+            runtime: Handle::current(),
+            signals: Signals::new()?,
+        })
+    }
 }
 
 impl fmt::Debug for Watch {
@@ -87,32 +139,39 @@ impl fmt::Debug for Watch {
 #[async_trait]
 impl ShutdownSignalWatch for Watch {
     async fn recv(&self) -> ShutdownSignal {
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::error!(%error, "the system gives no signals");
-                return ShutdownSignal::FastShutdown;
-            }
+        let Some((mut ending, started)) = self.0.lock().take() else {
+            return ShutdownSignal::FastShutdown;
         };
-        let asked = self
-            .ending
-            .lock()
-            .as_ref()
-            .map(|ending| ending.asked.clone())
-            .unwrap_or_default();
-        tokio::select! {
-            () = signals.next() => {}
-            () = asked.cancelled() => tracing::info!("asked to end"),
-        }
-        tracing::info!("ending");
-        service::stopping();
-        let ending = self.ending.lock().take();
-        if let (Some(ending), Some(runtime)) = (ending, self.runtime.get()) {
-            let ended = runtime.spawn(ending.run());
-            tokio::select! {
-                _ended = ended => {}
-                () = signals.next() => tracing::warn!("ended at once by a second signal"),
+        // Until then a signal ends the process as it ends any other.
+        let Ok(Started {
+            runtime,
+            mut signals,
+        }) = started.await
+        else {
+            return ShutdownSignal::FastShutdown;
+        };
+        let successor = tokio::select! {
+            () = signals.next() => None,
+            () = ending.asked.cancelled() => {
+                tracing::info!("asked to end");
+                None
             }
+            Some(successor) = ending.successors.recv() => Some(successor),
+        };
+        match &successor {
+            None => {
+                tracing::info!("ending");
+                service::stopping();
+            }
+            Some(successor) => {
+                tracing::info!("handing over");
+                service::succeeded_by(successor.process);
+            }
+        }
+        let ended = runtime.spawn(ending.run(successor));
+        tokio::select! {
+            _ended = ended => {}
+            () = signals.next() => tracing::warn!("ended at once by a second signal"),
         }
         tracing::info!("ended");
         ShutdownSignal::FastShutdown
@@ -120,10 +179,11 @@ impl ShutdownSignalWatch for Watch {
 }
 
 /// SIGTERM, SIGINT and SIGQUIT mean the same: end in order; a second one: at once.
+#[derive(Debug)]
 struct Signals([Signal; 3]);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let kinds = [
             SignalKind::terminate(),
             SignalKind::interrupt(),

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use commucat_config::{Config, LedgerSink};
@@ -12,25 +12,28 @@ use commucat_ledger::{DebugSink, FileError, FileSink, Ledger, NullSink, Worker};
 use commucat_storage::{
     Location, Migrations, OpenError, Options, OutboxLimits, QueueLimits, Store,
 };
+use listenfd::ListenFd;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Probe, Public, describe};
 use crate::carrier::Serve as _;
 use crate::cluster::{Cluster, RedisFailure};
 use crate::engine::{Engine, Nodes, Parts};
+use crate::handover::{self, Door, HandoverError, Offer, Predecessor, Successor};
 use crate::keys::Keys;
 use crate::limit::Gate;
-use crate::listen::ports::{self, ListenError};
-use crate::listen::{self, Service, Shell};
+use crate::listen::ports::{self, Inherited, ListenError, Port};
+use crate::listen::{self, Doors, Service, Shell};
 use crate::metrics::Metrics;
 use crate::metrics::label::Lifecycle;
 use crate::reload::Reloader;
-use crate::shutdown::Ending;
+use crate::shutdown::{Ending, Started};
 use crate::tls::Identity;
 use crate::tls::certificate::{self, CertificateError};
 use crate::{admin, clock, federation, http, service, welcome};
@@ -47,6 +50,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The server that runs hands nothing over.
+    #[error("cannot take over")]
+    Handover(#[from] HandoverError),
     /// A port is taken.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -82,21 +88,29 @@ pub enum StartError {
     Random(#[from] getrandom::Error),
 }
 
+/// Who serves the domain when this process starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Before {
+    /// Nobody; the service manager may listen.
+    Nobody,
+    /// Another process, which hands over.
+    Server,
+}
+
 /// Runs the server until it is told to end.
 ///
 /// # Errors
 ///
 /// [`StartError`]: it did not start. What runs is ended by a signal.
-pub fn run(config: Config) -> Result<(), StartError> {
-    let ground = Ground::open(config)?;
+pub fn run(config: Config, before: Before) -> Result<(), StartError> {
+    let ground = Ground::open(config, before)?;
     let config = Arc::clone(&ground.config);
     let first = welcome::Welcome::new(&config, &ground.keys);
     if ground.is_first {
         ground.opening.block_on(first.greet(&ground.store))?;
     }
     let (beside, ending) = assemble(ground)?;
-    serve(&config, first, beside, ending);
-    Ok(())
+    serve(&config, first, beside, ending)
 }
 
 /// Files and threads, open before anything listens.
@@ -106,6 +120,7 @@ struct Ground {
     is_first: bool,
     /// Runs what must be done before Pingora brings the runtime of the listeners.
     opening: Runtime,
+    ports: Vec<Port>,
     identity: Identity,
     keys: Keys,
     store: Store,
@@ -114,14 +129,22 @@ struct Ground {
 }
 
 impl Ground {
-    fn open(mut config: Config) -> Result<Self, StartError> {
+    fn open(mut config: Config, before: Before) -> Result<Self, StartError> {
         let data = &config.server.data;
         let is_first = make_directory(data).map_err(|source| StartError::Data {
             path: data.clone(),
             source,
         })?;
         // Before anything is made: whoever starts a second server by mistake changes nothing.
-        config.server.listen = ports::check(&config.server.listen)?;
+        let (predecessor, inherited) = match before {
+            Before::Nobody => (None, from_manager()?),
+            Before::Server => {
+                let (predecessor, sockets) = Predecessor::ask(data)?;
+                (Some(predecessor), Inherited::Predecessor(sockets))
+            }
+        };
+        let ports = ports::open(&config.server.listen, inherited)?;
+        config.server.listen = ports.iter().map(|port| port.address).collect();
         raise_file_limit(&config);
         let (chain, key) = (config.tls_certificate_path(), config.tls_key_path());
         if config.server.tls_certificate.is_none() {
@@ -138,6 +161,10 @@ impl Ground {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
+        // All that could go wrong without the store has gone well.
+        if let Some(predecessor) = predecessor {
+            predecessor.take()?;
+        }
         let store = opening.block_on(Store::open(location(&config)?, options(&config)))?;
         opening.block_on(federation::note_named(&config.federation.peers, &store))?;
         let (ledger, worker) = open_ledger(&config)?;
@@ -145,6 +172,7 @@ impl Ground {
             config: Arc::new(config),
             is_first,
             opening,
+            ports,
             identity,
             keys,
             store,
@@ -154,13 +182,34 @@ impl Ground {
     }
 }
 
+/// Sockets that systemd opened for this process.
+fn from_manager() -> Result<Inherited, ListenError> {
+    let mut given = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for place in 0..given.len() {
+        let socket = given.take_tcp_listener(place);
+        sockets.extend(socket.map_err(ListenError::Unusable)?);
+    }
+    Ok(if sockets.is_empty() {
+        Inherited::None
+    } else {
+        Inherited::Manager(sockets)
+    })
+}
+
 /// What runs beside the listeners.
-type Beside = (Reloader, admin::Parts);
+struct Beside {
+    ports: Vec<Port>,
+    successors: mpsc::Sender<Successor>,
+    reloader: Reloader,
+    admin: admin::Parts,
+}
 
 /// Builds every component with exactly what it needs.
 fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     let Ground {
         config,
+        ports,
         identity,
         keys,
         store,
@@ -212,6 +261,8 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         peers: engine.peers().clone(),
         drain: asked.clone(),
     };
+    // One takes over, and there is no second.
+    let (successors, successor) = mpsc::channel(1);
     let ending = Ending {
         shell,
         engine,
@@ -220,6 +271,8 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         metrics,
         grace: config.server.shutdown_grace,
         asked,
+        doors: Doors::default(),
+        successors: successor,
     };
     let reloader = Reloader {
         config,
@@ -227,28 +280,60 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         keys,
         public,
     };
-    Ok(((reloader, admin), ending))
+    let beside = Beside {
+        ports,
+        successors,
+        reloader,
+        admin,
+    };
+    Ok((beside, ending))
 }
 
 /// Hands everything to Pingora, which returns when the process should end.
-fn serve(config: &Arc<Config>, first: welcome::Welcome, beside: Beside, ending: Ending) {
-    let (reloader, admin) = beside;
+fn serve(
+    config: &Arc<Config>,
+    first: welcome::Welcome,
+    beside: Beside,
+    ending: Ending,
+) -> Result<(), StartError> {
+    let Beside {
+        ports,
+        successors: to,
+        reloader,
+        admin,
+    } = beside;
+    let sockets = ports.iter().map(Port::share).collect::<Result<_, _>>();
+    let sockets = sockets.map_err(ListenError::Unusable)?;
+    let offer = Offer { sockets, to };
+    let data = config.server.data.clone();
     let threads = threads(config);
     let (shell, engine) = (Arc::clone(&ending.shell), Arc::clone(&ending.engine));
-    let runtime = Arc::new(OnceLock::new());
-    let (started, metrics) = (Arc::clone(&runtime), ending.metrics.clone());
+    let (started, told) = oneshot::channel();
+    let metrics = ending.metrics.clone();
     let stop = shell.stop_token();
     let on_start = Box::new(move || {
         let handle = tokio::runtime::Handle::current();
         engine.start();
-        handle.spawn(admin::run(admin, stop.clone()));
+        // Whoever reads `ready` may ask at once.
+        let desk = admin::open(&data);
+        handle.spawn(admin::run(desk, admin, stop.clone()));
+        match Door::open(&data) {
+            Ok(door) => drop(handle.spawn(door.offer(offer, stop.clone()))),
+            Err(error) => tracing::error!(%error, "`--upgrade` cannot reach this server"),
+        }
+        handle.spawn(handover::renew(stop.clone()));
         handle.spawn(service::beat(stop.clone()));
         handle.spawn(reloader.run(stop));
-        handle.spawn(first.announce(metrics));
-        // Set once: a service starts once.
-        started.set(handle).ok();
+        match Started::now() {
+            Ok(now) => drop(started.send(now)),
+            Err(error) => {
+                tracing::error!(%error, "the system gives no signals");
+                std::process::exit(1);
+            }
+        }
+        first.announce(&metrics);
     });
-    let service = Service::new(shell, &config.server.listen, threads, on_start);
+    let service = Service::new(shell, ports, ending.doors.clone(), threads, on_start);
     let conf = ServerConf {
         threads,
         work_stealing: true,
@@ -261,8 +346,9 @@ fn serve(config: &Arc<Config>, first: welcome::Welcome, beside: Beside, ending: 
     server.bootstrap();
     server.add_service(service);
     server.run(RunArgs {
-        shutdown_signal: Box::new(ending.on(runtime)),
+        shutdown_signal: Box::new(ending.on(told)),
     });
+    Ok(())
 }
 
 fn threads(config: &Config) -> usize {

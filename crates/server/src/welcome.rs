@@ -2,7 +2,6 @@
 //! that says that the server is there.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,6 @@ use commucat_proto::link::InviteLink;
 use commucat_storage::{NewInvite, Store};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
 
 use crate::clock;
 use crate::keys::Keys;
@@ -26,8 +23,6 @@ use crate::start::{StartError, places};
 const FIRST_INVITE_USES: u32 = 5;
 /// How long the first invite lasts.
 const FIRST_INVITE_LIFE: Duration = Duration::from_secs(30 * 86_400);
-/// Longer than Pingora tries to get a port.
-const LISTEN_WAIT: Duration = Duration::from_secs(40);
 
 /// Says hello.
 #[derive(Debug)]
@@ -78,20 +73,9 @@ impl Welcome {
         Ok(())
     }
 
-    /// Waits until a port answers, then says so.
-    pub(crate) async fn announce(self, metrics: Metrics) {
+    /// Says that the ports take connections: they do from the moment that they were opened.
+    pub(crate) fn announce(self, metrics: &Metrics) {
         let addresses = &self.config.server.listen;
-        let answer = async {
-            for address in addresses {
-                while TcpStream::connect(reachable(*address)).await.is_err() {
-                    sleep(Duration::from_millis(10)).await;
-                }
-            }
-        };
-        if timeout(LISTEN_WAIT, answer).await.is_err() {
-            tracing::error!("no connection to the own port");
-            std::process::exit(1);
-        }
         metrics.enter(Lifecycle::Serving);
         let endpoint = self.config.endpoint();
         say(&format!(
@@ -101,16 +85,6 @@ impl Welcome {
         ));
         service::ready();
     }
-}
-
-/// An address by which the server reaches itself.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        other @ (IpAddr::V4(_) | IpAddr::V6(_)) => other,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// The link in words, as a line to paste, and as a QR code.

@@ -142,8 +142,26 @@ impl Server {
         self.spawn().await
     }
 
+    /// Lets another process take over (`--upgrade`), waits until it is ready and the one before has
+    /// ended; returns how that ended.
+    ///
+    /// # Errors
+    ///
+    /// The end of the log, if the new one did not start; or if the old one does not end.
+    pub async fn upgrade(&mut self) -> Result<ExitStatus> {
+        let mut before = self.child.take().context("the server does not run")?;
+        let ready = self.launch_with(&["--upgrade"])?;
+        self.become_ready(ready).await?;
+        let ended = tokio::time::timeout(END_WAIT, before.wait()).await;
+        Ok(ended.context("the server does not end after it handed over")??)
+    }
+
     async fn spawn(&mut self) -> Result<()> {
-        let mut ready = self.launch()?;
+        let ready = self.launch()?;
+        self.become_ready(ready).await
+    }
+
+    async fn become_ready(&mut self, mut ready: watch::Receiver<bool>) -> Result<()> {
         let child = self.child.as_mut().context("the server was not launched")?;
         let became_ready = tokio::select! {
             seen = ready.wait_for(|ready| *ready) => seen.is_ok(),
@@ -165,6 +183,10 @@ impl Server {
     ///
     /// The system's, if there is no such program.
     pub fn launch(&mut self) -> Result<watch::Receiver<bool>> {
+        self.launch_with(&[])
+    }
+
+    fn launch_with(&mut self, flags: &[&str]) -> Result<watch::Receiver<bool>> {
         let program = binary("commucat-server")?;
         let mut command = if self.options.traced {
             let mut tracer = Command::new("strace");
@@ -183,6 +205,7 @@ impl Server {
             .arg(self.data())
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(append(&self.stderr_file())?)

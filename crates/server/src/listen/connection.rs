@@ -21,7 +21,7 @@ where
     let limit = shell.limits.tls_timeout;
     let shaken = tokio::select! {
         shaken = timeout(limit, shell.tls.accept(stream)) => shaken,
-        () = shell.stop.cancelled() => return,
+        () = shell.cut() => return,
     };
     let stream = match shaken {
         Ok(Ok(stream)) => stream,

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
@@ -34,7 +35,10 @@ where
 {
     let _open = Open::new(&shell, Protocol::Http1);
     let shared = (Arc::clone(&shell), client);
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = service_fn(move |request| {
+        first.cancel();
         let (shell, client) = shared.clone();
         async move { Ok::<_, Infallible>(respond(shell, client, request).await) }
     });
@@ -49,7 +53,7 @@ where
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shell.stop.cancelled() => {
+        () = end(&shell, &asked) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -61,6 +65,15 @@ where
             Refusal::Http
         };
         shell.metrics.refused.of(reason).inc();
+    }
+}
+
+/// Returns when an idle connection is to be closed.
+async fn end<E>(shell: &Shell<E>, asked: &CancellationToken) {
+    shell.stop.cancelled().await;
+    if shell.is_patient() {
+        // Whoever asks nothing meets `header_read_timeout`.
+        asked.cancelled().await;
     }
 }
 

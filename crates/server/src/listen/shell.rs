@@ -23,6 +23,15 @@ use crate::metrics::label::Refusal;
 /// `/connect` streams on a connection that does not come from a trusted proxy (CCP-1 section 1).
 const STREAMS_MAX: u32 = 8;
 
+/// How connections are ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Farewell {
+    /// At once, as far as they are idle.
+    Now,
+    /// A connection that asked nothing yet gets its first answer: to its client nothing happened.
+    AfterFirstAnswer,
+}
+
 /// What a [`Shell`] is made of.
 #[derive(Debug)]
 pub struct Parts<E> {
@@ -50,6 +59,8 @@ pub struct Shell<E> {
     gate: Gate,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
+    /// Set before `stop` is.
+    patient: AtomicBool,
 }
 
 impl<E> std::fmt::Debug for Shell<E> {
@@ -73,6 +84,7 @@ impl<E: Serve> Shell<E> {
             gate: parts.gate,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            patient: AtomicBool::new(false),
         })
     }
 
@@ -83,7 +95,7 @@ impl<E: Serve> Shell<E> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() && !self.is_patient() {
             self.metrics.refused.of(Refusal::Draining).inc();
             return;
         }
@@ -104,7 +116,10 @@ impl<E: Serve> Shell<E> {
     }
 
     /// Tells every connection to end: no new ones, no new streams, GOAWAY.
-    pub fn stop(&self) {
+    pub fn stop(&self, farewell: Farewell) {
+        if farewell == Farewell::AfterFirstAnswer {
+            self.patient.store(true, Ordering::Release);
+        }
         self.stop.cancel();
         self.tasks.close();
     }
@@ -127,6 +142,20 @@ impl<E: Serve> Shell<E> {
     }
 }
 
+impl<E> Shell<E> {
+    pub(super) fn is_patient(&self) -> bool {
+        self.patient.load(Ordering::Acquire)
+    }
+
+    /// Returns when connections that have not even asked yet are to be dropped.
+    pub(super) async fn cut(&self) {
+        self.stop.cancelled().await;
+        if self.is_patient() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Lets a proxy name its client, then serves the connection as that client's.
 async fn named<E, S>(shell: Arc<Shell<E>>, mut stream: S, mut pass: Pass, proxy: IpAddr)
 where
@@ -136,7 +165,7 @@ where
     let header = timeout(shell.limits.tls_timeout, proxy::read(&mut stream));
     let header = tokio::select! {
         header = header => header,
-        () = shell.stop.cancelled() => return,
+        () = shell.cut() => return,
     };
     // Why is between this server and its proxy; what was sent instead may be anybody's.
     let Ok(Ok(named)) = header else {

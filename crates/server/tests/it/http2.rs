@@ -1,6 +1,7 @@
 //! `/connect` over HTTP/2: full duplex, small frames, floods, the end.
 
 use bytes::Bytes;
+use commucat_server::listen::Farewell;
 use commucat_server::metrics::label::{Protocol, Refusal};
 use h2::client::SendRequest;
 use h2::{Ping, RecvStream, SendStream};
@@ -234,7 +235,7 @@ async fn after_stop_streams_end_and_so_does_the_connection() {
     let (mut response, mut body) = connect(&mut client).await;
     assert_eq!(server.metrics.connections.of(Protocol::Http2).get(), 1);
 
-    server.shell.stop();
+    server.shell.stop(Farewell::Now);
     body.send_data(Bytes::from_static(b"bye"), true).unwrap();
 
     assert_eq!(receive(&mut response, 3).await, b"bye");

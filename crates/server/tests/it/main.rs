@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod handover;
 mod harness;
 mod http1;
 mod http2;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-fn server(place: &Path) -> Command {
+pub(crate) fn server(place: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_commucat-server"));
     command
         .current_dir(place)
@@ -18,18 +18,18 @@ fn server(place: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-fn error(output: &Output) -> String {
+pub(crate) fn error(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A running server; killed when dropped.
-struct Running {
-    child: Child,
-    address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
     /// What it printed until it was ready.
     greeting: String,
     /// Kept open, so that the server can go on printing.
@@ -37,7 +37,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut running = Self {
             child: command.spawn().unwrap(),
@@ -62,7 +62,7 @@ impl Running {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -224,7 +224,7 @@ fn told(manager: &UnixDatagram) -> String {
 }
 
 /// Waits for a message that begins so, past others.
-fn until_told(manager: &UnixDatagram, beginning: &str) -> String {
+pub(crate) fn until_told(manager: &UnixDatagram, beginning: &str) -> String {
     loop {
         let message = told(manager);
         if message.starts_with(beginning) {

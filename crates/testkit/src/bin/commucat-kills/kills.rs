@@ -1,4 +1,4 @@
-//! The cycles: traffic, death, another life; and the verdict.
+//! The cycles: traffic, death or succession, another life; and the verdict.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::prober::{self, Tally};
 use crate::{grouped, say};
 
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
@@ -29,8 +30,21 @@ const AWAY_MS: u64 = 250;
 /// Longest from a kill while starting to the start.
 const STARTS_MS: u64 = 300;
 
+/// How the lives of the server end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ends {
+    /// Killed; once of it by SIGTERM.
+    Kill,
+    /// Another process takes over.
+    Upgrade,
+}
+
 /// Runs the suite; the line of figures.
-pub(crate) async fn run(cycles: u32, seed: u64, backend: Backend) -> Result<String> {
+pub(crate) async fn run(
+    (cycles, ends): (u32, Ends),
+    seed: u64,
+    backend: Backend,
+) -> Result<String> {
     let mut random = Random::new(seed);
     let started = Instant::now();
     let mut server = Server::start(Options::default().for_load().on(backend)).await?;
@@ -50,15 +64,10 @@ pub(crate) async fn run(cycles: u32, seed: u64, backend: Backend) -> Result<Stri
     ));
 
     let recorder = Recorder::new(rooms.iter().map(|room| room.seats.clone()).collect());
+    let probes = Tally::default();
     let judged = async {
-        let clients = live(
-            &mut server,
-            &circle,
-            &rooms,
-            &recorder,
-            (cycles, &mut random),
-        )
-        .await?;
+        let plan = (cycles, ends, &probes);
+        let clients = live(&mut server, &circle, (&rooms, &recorder), plan, &mut random).await?;
         compare(&recorder, &clients, &rooms).await?;
         let log = std::fs::read_to_string(server.stderr_file())?;
         ensure!(!log.contains("panicked"), "the server panicked");
@@ -67,7 +76,10 @@ pub(crate) async fn run(cycles: u32, seed: u64, backend: Backend) -> Result<Stri
     let judged = judged.await;
     let history = recorder.history();
     let verdict = checker::check(&history);
-    let line = line(cycles, &verdict);
+    let line = match ends {
+        Ends::Kill => line(&format!("kills: {cycles} cycles"), &verdict),
+        Ends::Upgrade => line(&format!("upgrade: {cycles} hand-overs, {probes}"), &verdict),
+    };
     if judged.is_ok() && verdict.is_good() && verdict.acknowledged > 0 {
         return Ok(line);
     }
@@ -79,9 +91,9 @@ pub(crate) async fn run(cycles: u32, seed: u64, backend: Backend) -> Result<Stri
     bail!("seed {seed}, history in {}", kept.display())
 }
 
-fn line(cycles: u32, verdict: &Verdict) -> String {
+fn line(what: &str, verdict: &Verdict) -> String {
     let mut line = format!(
-        "kills: {cycles} cycles, {} acknowledged, {} lost, {} twice",
+        "{what}, {} acknowledged, {} lost, {} twice",
         grouped(verdict.acknowledged),
         verdict.lost.len(),
         verdict.twice.len()
@@ -110,9 +122,9 @@ fn keep(history: &History, verdict: &Verdict, server: &Server, seed: u64) -> Res
 async fn live(
     server: &mut Server,
     circle: &Circle,
-    rooms: &[Room],
-    recorder: &Recorder,
-    (cycles, random): (u32, &mut Random),
+    (rooms, recorder): (&[Room], &Recorder),
+    (cycles, ends, probes): (u32, Ends, &Tally),
+    random: &mut Random,
 ) -> Result<Vec<Client>> {
     let (phase, told) = watch::channel(Phase::Talk);
     let drained = Arc::new(Barrier::new(circle.seats.len() + 1));
@@ -135,13 +147,21 @@ async fn live(
     }
 
     let played = async {
-        for cycle in 0..cycles {
-            let end = if cycle == cycles / 2 {
-                End::Term
-            } else {
-                End::Kill
-            };
-            one_cycle(server, recorder, random, end).await?;
+        let port = server.port();
+        let lives = async {
+            for cycle in 0..cycles {
+                let end = match ends {
+                    Ends::Upgrade => End::Upgrade,
+                    Ends::Kill if cycle == cycles / 2 => End::Term,
+                    Ends::Kill => End::Kill,
+                };
+                one_cycle(server, recorder, random, end).await?;
+            }
+            anyhow::Ok(())
+        };
+        match ends {
+            Ends::Kill => lives.await?,
+            Ends::Upgrade => prober::during(lives, port, probes).await?,
         }
         phase.send_replace(Phase::Listen);
         all_quiet(recorder, &drained).await?;
@@ -179,6 +199,7 @@ async fn all_quiet(recorder: &Recorder, drained: &Barrier) -> Result<()> {
 enum End {
     Kill,
     Term,
+    Upgrade,
 }
 
 /// One life of the server, from its running to its running again.
@@ -189,7 +210,7 @@ async fn one_cycle(
     end: End,
 ) -> Result<()> {
     // Most lives are long enough for acknowledgements, some end while the devices come back.
-    let is_long = end == End::Term || random.below(4) > 0;
+    let is_long = end != End::Kill || random.below(4) > 0;
     if is_long {
         let mut progress = recorder.progress();
         let before = progress.borrow().acknowledged;
@@ -199,11 +220,20 @@ async fn one_cycle(
     }
     sleep(random.wait(if is_long { RUNS_MS } else { STARTS_MS })).await;
     ensure!(server.is_running(), "the server ended by itself");
-    if end == End::Term {
-        let status = server.terminate().await?;
-        ensure!(status.success(), "SIGTERM ended with {status}");
-    } else {
-        server.kill().await?;
+    match end {
+        End::Term => {
+            let status = server.terminate().await?;
+            ensure!(status.success(), "SIGTERM ended with {status}");
+        }
+        End::Kill => server.kill().await?,
+        End::Upgrade => {
+            let status = server.upgrade().await?;
+            ensure!(
+                status.success(),
+                "a server that handed over ended with {status}"
+            );
+            return Ok(());
+        }
     }
     sleep(random.wait(AWAY_MS)).await;
     if random.below(6) == 0 {

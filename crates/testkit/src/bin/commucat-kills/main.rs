@@ -1,7 +1,9 @@
 //! `commucat-kills`: kills the server under traffic and shows that nothing is lost or shown twice;
-//! then shows that messages between devices that are online touch no disk.
+//! then shows that messages between devices that are online touch no disk. With `--upgrades` processes
+//! take over from each other instead, and nobody may be refused meanwhile.
 
 mod kills;
+mod prober;
 mod quiet;
 
 use std::io::Write as _;
@@ -10,6 +12,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use commucat_testkit::random::Random;
 use commucat_testkit::server::Backend;
+
+use self::kills::Ends;
 
 /// Kill the server under traffic, again and again, and judge what the devices saw
 #[derive(Debug, Parser)]
@@ -25,6 +29,10 @@ struct Args {
     /// Messages that must cause no write to the store
     #[arg(long, default_value_t = 10_000)]
     messages: u64,
+
+    /// Instead: let another process take over so often, and look whether a client notices
+    #[arg(long, value_name = "TIMES")]
+    upgrades: Option<u32>,
 
     /// Only count the writes, do not kill
     #[arg(long)]
@@ -48,9 +56,13 @@ async fn main() -> ExitCode {
     let done = async {
         let seed = args.seed.map_or_else(Random::seed, Ok)?;
         say(&format!("seed {seed}"));
+        if let Some(upgrades) = args.upgrades {
+            say(&kills::run((upgrades, Ends::Upgrade), seed, args.backend).await?);
+            return Ok(());
+        }
         say(&quiet::run(args.messages, args.backend).await?);
         if !args.quiet_disk {
-            say(&kills::run(args.cycles, seed, args.backend).await?);
+            say(&kills::run((args.cycles, Ends::Kill), seed, args.backend).await?);
         }
         anyhow::Ok(())
     };
