@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use commucat_server::args::Args;
-use commucat_server::{start, telemetry};
+use commucat_server::start::{self, Before};
+use commucat_server::telemetry;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// First argument that makes this program the server; the server's own arguments follow.
@@ -36,5 +37,5 @@ fn serve(words: impl Iterator<Item = OsString>) -> Result<(), Box<dyn Error>> {
     let args = Args::try_parse_from(std::iter::once(FLAG.into()).chain(words))?;
     let config = args.load()?;
     telemetry::start(&config.server.log, config.server.log_format)?;
-    Ok(start::run(config)?)
+    Ok(start::run(config, Before::Nobody)?)
 }

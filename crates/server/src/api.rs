@@ -16,11 +16,12 @@ use parking_lot::RwLock;
 use self::page::Pages;
 pub use self::well_known::describe;
 use crate::metrics::Metrics;
+use crate::metrics::label::Hindrance;
 
 /// What the answers ask of the rest of the server.
 pub trait Probe: Send + Sync + 'static {
-    /// Whether it can serve.
-    fn is_ready(&self) -> bool;
+    /// What keeps it from serving, if anything does.
+    fn hindrance(&self) -> Option<Hindrance>;
 
     /// Brings metrics up to date that are kept elsewhere.
     fn refresh(&self, metrics: &Metrics);

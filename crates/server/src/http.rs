@@ -176,17 +176,29 @@ pub(crate) fn upgrade_required() -> Response<Body> {
 
 /// An error as problem details (RFC 9457). It repeats nothing of the request.
 pub(crate) fn problem(status: StatusCode) -> Response<Body> {
+    details(status, None)
+}
+
+/// 503 with the cause in one word.
+pub(crate) fn unready(cause: &'static str) -> Response<Body> {
+    details(StatusCode::SERVICE_UNAVAILABLE, Some(cause))
+}
+
+fn details(status: StatusCode, cause: Option<&'static str>) -> Response<Body> {
     #[derive(Serialize)]
     struct Problem {
         r#type: &'static str,
         title: &'static str,
         status: u16,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<&'static str>,
     }
     let title = status.canonical_reason().unwrap_or("Error");
     let body = Problem {
         r#type: "about:blank",
         title,
         status: status.as_u16(),
+        cause,
     };
     // Texts and numbers always have a JSON form.
     let body = serde_json::to_vec(&body).unwrap_or_default();

@@ -23,6 +23,7 @@ pub mod listen;
 mod mailbox;
 pub mod metrics;
 mod peers;
+mod ready;
 mod reload;
 mod router;
 mod service;

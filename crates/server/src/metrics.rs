@@ -14,7 +14,8 @@ use prometheus_client::registry::{Registry, Unit};
 pub use self::reference::page;
 
 use self::label::{
-    Ack, By, Direction, Frame, Handshake, Lifecycle, Path, Protocol, Refusal, Return, Route,
+    Ack, By, Direction, Frame, Handshake, Hindrance, Lifecycle, Path, Protocol, Refusal, Return,
+    Route,
 };
 
 /// Everything that is counted. Cheap to clone; clones count together.
@@ -99,6 +100,8 @@ pub struct Handles {
     pub cluster_connected: Gauge,
     /// Times that another node had other keys of the domain.
     pub cluster_keys_differ: Counter,
+    /// What stands in the way of serving: 1 for each cause that is met.
+    pub not_ready: By<Hindrance, Gauge>,
     /// What the process is doing: one value is 1.
     pub lifecycle: By<Lifecycle, Gauge>,
 }
@@ -151,6 +154,7 @@ impl Metrics {
                 "cluster_keys_differ",
                 "Times that another node had other keys of the domain",
             ),
+            not_ready: page.gauges("not_ready", "Why `/readyz` answers 503: 1 for each cause"),
             lifecycle: page.gauges("lifecycle", "What the process is doing: one value is 1"),
             registry: page.0,
         };

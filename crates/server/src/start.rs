@@ -13,7 +13,6 @@ use commucat_storage::{
     Location, Migrations, OpenError, Options, OutboxLimits, QueueLimits, Store,
 };
 use listenfd::ListenFd;
-use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -21,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Probe, Public, describe};
+use crate::api::{Public, describe};
 use crate::carrier::Serve as _;
 use crate::cluster::{Cluster, RedisFailure};
 use crate::engine::{Engine, Nodes, Parts};
@@ -32,6 +31,7 @@ use crate::listen::ports::{self, Inherited, ListenError, Port};
 use crate::listen::{self, Doors, Service, Shell};
 use crate::metrics::Metrics;
 use crate::metrics::label::Lifecycle;
+use crate::ready::{self, Readiness};
 use crate::reload::Reloader;
 use crate::shutdown::{Ending, Started};
 use crate::tls::Identity;
@@ -201,25 +201,17 @@ fn from_manager() -> Result<Inherited, ListenError> {
 struct Beside {
     ports: Vec<Port>,
     successors: mpsc::Sender<Successor>,
+    readiness: Arc<Readiness>,
     reloader: Reloader,
     admin: admin::Parts,
 }
 
 /// Builds every component with exactly what it needs.
 fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
-    let Ground {
-        config,
-        ports,
-        identity,
-        keys,
-        store,
-        ledger,
-        worker,
-        ..
-    } = ground;
-    let metrics = Metrics::new();
+    let (config, identity, keys) = (ground.config, ground.identity, ground.keys);
+    let (store, ledger, worker) = (ground.store, ground.ledger, ground.worker);
+    let (metrics, asked) = (Metrics::new(), CancellationToken::new());
     metrics.enter(Lifecycle::Starting);
-    let asked = CancellationToken::new();
     let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), asked.clone())?;
     let client = federation::client(&config, keys.clone(), store.clone())?;
     let engine = Engine::new(Parts {
@@ -231,15 +223,14 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         nodes: Nodes(cluster.clone()),
         client: client.clone(),
     });
-    let gauge = Gauge {
-        engine: Arc::clone(&engine),
-        ledger: ledger.clone(),
-        store: store.clone(),
-        seen: Mutex::default(),
-    };
+    let readiness = Readiness::new(
+        (Arc::clone(&engine), ready::Nodes::of(cluster.as_ref())),
+        (store.clone(), ledger.clone()),
+        metrics.clone(),
+    );
     let well_known = describe(&config, keys.statement(), keys.chain());
     let token = config.admin.metrics_token.clone();
-    let public = Public::new(metrics.clone(), token, Arc::new(gauge), &well_known);
+    let public = Public::new(metrics.clone(), token, readiness.clone(), &well_known);
     let events = federation::routes(&config, client.clone(), Arc::clone(&engine));
     let shell = Shell::new(listen::Parts {
         engine: Arc::clone(&engine),
@@ -281,8 +272,9 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         public,
     };
     let beside = Beside {
-        ports,
+        ports: ground.ports,
         successors,
+        readiness,
         reloader,
         admin,
     };
@@ -299,6 +291,7 @@ fn serve(
     let Beside {
         ports,
         successors: to,
+        readiness,
         reloader,
         admin,
     } = beside;
@@ -323,6 +316,7 @@ fn serve(
         }
         handle.spawn(handover::renew(stop.clone()));
         handle.spawn(service::beat(stop.clone()));
+        handle.spawn(readiness.watch(stop.clone()));
         handle.spawn(reloader.run(stop));
         match Started::now() {
             Ok(now) => drop(started.send(now)),
@@ -416,33 +410,6 @@ fn open_ledger(config: &Config) -> Result<(Ledger, Worker), StartError> {
         LedgerSink::File => Ledger::start(FileSink::open(&config.ledger_path())?),
     }
     .map_err(StartError::Threads)
-}
-
-/// What `/readyz` and `/metrics` ask.
-struct Gauge {
-    engine: Arc<Engine>,
-    ledger: Ledger,
-    store: Store,
-    /// What the metrics have been told of the store.
-    seen: Mutex<commucat_storage::Counters>,
-}
-
-impl Probe for Gauge {
-    fn is_ready(&self) -> bool {
-        self.engine.is_ready() && !self.ledger.status().failing
-    }
-
-    fn refresh(&self, metrics: &Metrics) {
-        let mut seen = self.seen.lock();
-        let now = self.store.counters();
-        metrics
-            .store_commits
-            .inc_by(now.commits.saturating_sub(seen.commits));
-        metrics
-            .store_rows
-            .inc_by(now.rows.saturating_sub(seen.rows));
-        *seen = now;
-    }
 }
 
 /// Where the server will be reachable, for messages.

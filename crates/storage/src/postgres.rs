@@ -86,7 +86,10 @@ macro_rules! transact {
                 Err(failed) if failed.is_conflict() && tries < $crate::postgres::TRIES_MAX => {
                     tries += 1;
                 }
-                outcome => break outcome.map_err(StoreError::from),
+                outcome => {
+                    let outcome = outcome.map_err(StoreError::from);
+                    break outcome.inspect_err(|failed| $postgres.0.tally.count_failure(failed));
+                }
             }
         }
     }};

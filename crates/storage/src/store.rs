@@ -164,6 +164,8 @@ pub struct Counters {
     pub reads: u64,
     /// Rows found damaged.
     pub corrupt: u64,
+    /// Requests that were not carried out, because the store was unavailable.
+    pub failures: u64,
 }
 
 /// Where the next bounded step of a sweep begins. Start with the default.

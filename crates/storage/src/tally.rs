@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::StoreError;
 use crate::store::Counters;
 
 #[derive(Debug, Default)]
@@ -11,6 +12,7 @@ pub(crate) struct Tally {
     write_requests: AtomicU64,
     reads: AtomicU64,
     corrupt: AtomicU64,
+    failures: AtomicU64,
 }
 
 impl Tally {
@@ -27,6 +29,13 @@ impl Tally {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a request that the store could not carry out, if that is what `error` says.
+    pub(crate) fn count_failure(&self, error: &StoreError) {
+        if matches!(error, StoreError::Unavailable(_)) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn count_corrupt(&self) {
         self.corrupt.fetch_add(1, Ordering::Relaxed);
     }
@@ -38,6 +47,7 @@ impl Tally {
             write_requests: self.write_requests.load(Ordering::Relaxed),
             reads: self.reads.load(Ordering::Relaxed),
             corrupt: self.corrupt.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
         }
     }
 }

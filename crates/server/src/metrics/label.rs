@@ -226,6 +226,20 @@ label! {
 }
 
 label! {
+    /// What keeps the server from serving as it should; `/readyz` names the first.
+    Hindrance "cause" {
+        /// It ends, or hands over.
+        Draining = "draining",
+        /// The store does not take what it is given: disk full, database gone.
+        Store = "store",
+        /// The ledger takes no entries, and key changes wait for it.
+        Ledger = "ledger",
+        /// Other nodes are not reachable; messages between nodes go through the store.
+        Redis = "redis",
+    }
+}
+
+label! {
     /// A frame by its type (CCP-1 section 2).
     Frame "type" {
         /// 0x01

@@ -1,7 +1,7 @@
 //! A shell in this process, with an engine that sends back what it gets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use commucat_server::keys::Keys;
 use commucat_server::limit::Gate;
 use commucat_server::listen::{Parts, Shell};
 use commucat_server::metrics::Metrics;
+use commucat_server::metrics::label::Hindrance;
 use commucat_server::tls::{Identity, certificate};
 use commucat_server::{clock, http};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -73,11 +74,13 @@ impl Serve for Echo {
     }
 }
 
-struct AlwaysReady;
+/// What `/readyz` is told.
+#[derive(Default)]
+pub(crate) struct Obstacle(pub(crate) Mutex<Option<Hindrance>>);
 
-impl Probe for AlwaysReady {
-    fn is_ready(&self) -> bool {
-        true
+impl Probe for Obstacle {
+    fn hindrance(&self) -> Option<Hindrance> {
+        *self.0.lock().unwrap()
     }
 
     fn refresh(&self, _metrics: &Metrics) {}
@@ -89,6 +92,7 @@ pub(crate) struct Server {
     pub(crate) shell: Arc<Shell<Echo>>,
     pub(crate) engine: Arc<Echo>,
     pub(crate) metrics: Metrics,
+    pub(crate) obstacle: Arc<Obstacle>,
     pub(crate) tasks: TaskTracker,
     pub(crate) identity: Identity,
     certificate: CertificateDer<'static>,
@@ -125,7 +129,8 @@ impl Server {
         );
         let well_known = describe(&config, keys.statement(), keys.chain());
         let token = config.admin.metrics_token.clone();
-        let public = Public::new(metrics.clone(), token, Arc::new(AlwaysReady), &well_known);
+        let obstacle = Arc::new(Obstacle::default());
+        let public = Public::new(metrics.clone(), token, obstacle.clone(), &well_known);
         let shell = Shell::new(Parts {
             engine: Arc::clone(&engine),
             tls: identity.server_config().unwrap(),
@@ -148,6 +153,7 @@ impl Server {
             shell,
             engine,
             metrics,
+            obstacle,
             tasks,
             identity,
             certificate,

@@ -6,6 +6,7 @@ use http::header::HeaderMap;
 use http::{Request, StatusCode};
 
 use crate::harness::{Server, soon};
+use commucat_server::metrics::label::Hindrance;
 
 struct Answer {
     status: StatusCode,
@@ -43,6 +44,20 @@ async fn get(server: &Server, path: &str) -> Answer {
             .unwrap(),
     )
     .await
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_is_named() {
+    let server = Server::start(&[]).await;
+
+    *server.obstacle.0.lock().unwrap() = Some(Hindrance::Store);
+    let away = get(&server, "/readyz").await;
+    *server.obstacle.0.lock().unwrap() = None;
+    let back = get(&server, "/readyz").await;
+
+    assert_eq!(away.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(away.body.contains(r#""cause":"store""#), "{}", away.body);
+    assert_eq!(back.status, StatusCode::OK);
 }
 
 #[tokio::test]

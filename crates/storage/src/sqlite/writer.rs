@@ -223,6 +223,7 @@ impl Thread {
             Err(failed) => {
                 // The outcome is unknown, and this connection's idea of the file with it.
                 self.connection = None;
+                self.setting.tally.count_failure(&failed);
                 Err(failed)
             }
         };
