@@ -185,6 +185,11 @@ impl<L> Lane<L> {
         let effect = match self.window.find_mut(slot).map(|slot| &mut slot.step) {
             None => Some(Effect::Resolve(leg, Outcome::Failed)),
             Some(Step::Stored(_)) => Some(Effect::Resolve(leg, Outcome::Stored)),
+            // A far end that is asked again for every repeat may have refused the entry: its answer
+            // went to those who waited then. Whoever repeats it now keeps it and sends it again.
+            Some(Step::Spooling { acked: true, .. }) if self.settings.acked_keys == 0 => {
+                Some(Effect::Resolve(leg, Outcome::Failed))
+            }
             Some(Step::Spooling { acked: true, .. }) => Some(Effect::Resolve(leg, answer)),
             Some(Step::Held { legs } | Step::Spooling { legs, acked: false }) => legs
                 .join(leg)

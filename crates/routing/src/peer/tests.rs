@@ -109,3 +109,18 @@ fn a_lane_that_is_not_connected_holds_nothing_in_memory() {
     assert_eq!(out, [Effect::Spool(vec![event(1, 1)])]);
     assert_eq!(lane.pump(), Next::Wait);
 }
+
+#[test]
+fn a_repeat_during_the_transaction_of_a_settled_event_is_not_answered_for_it() {
+    let mut lane = holding([event(1, 1)]);
+    let mut out = Vec::new();
+    assert_eq!(sent(lane.pump()).len(), 1);
+    lane.lane().spool_now(&mut out);
+    assert!(lane.settle(&mut out).is_some() && lane.landed(&mut out));
+    out.clear();
+
+    let repeat = lane.lane().append(event(1, 1), 7, Instant::now(), &mut out);
+
+    assert_eq!(repeat, Ok(()));
+    assert_eq!(out, [Effect::Resolve(7, Outcome::Failed)]);
+}
