@@ -50,6 +50,9 @@ pub(crate) struct Core {
     pub(super) dirty: BTreeSet<GroupId>,
     /// Conversations to look at again at the end of the step.
     pub(super) awake: BTreeSet<GroupId>,
+    /// Conversations of which something newer was seen since their log was asked for: the answer does
+    /// not end the search.
+    pub(super) overtaken: BTreeSet<GroupId>,
     /// When to look at a conversation again.
     pub(super) retry: BTreeMap<GroupId, Timestamp>,
     /// Receipts that are collected for a moment.
@@ -106,6 +109,7 @@ impl Core {
             effects: Vec::new(),
             dirty: BTreeSet::new(),
             awake: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             retry: BTreeMap::new(),
             receipts: super::receipts::Collected::default(),
             waiting: BTreeMap::new(),

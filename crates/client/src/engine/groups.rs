@@ -264,6 +264,9 @@ impl Core {
             .as_ref()
             .is_some_and(|online| online.is_pending(&purpose))
         {
+            if matches!(purpose, Purpose::Log(_)) {
+                self.overtaken.remove(group);
+            }
             self.busy_with(group, FrameType::Fetch, &fetch, purpose);
         }
         Ok(())

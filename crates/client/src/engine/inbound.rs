@@ -108,6 +108,7 @@ impl Core {
             .append(tables::HELD, group.as_bytes(), msg.payload())?;
         let patience = commucat_proto::limits::GAP_PATIENCE;
         self.change(group, |one| one.behind = true);
+        self.overtaken.insert(*group);
         // The entry usually follows at once; asking is for when it does not.
         let at = self.now.saturating_add(patience);
         self.retry.entry(*group).or_insert(at);
@@ -196,6 +197,7 @@ impl Core {
             Applied::Known => Ok(()),
             Applied::Gap(_) => {
                 self.change(group, |one| one.behind = true);
+                self.overtaken.insert(*group);
                 self.awake.insert(*group);
                 Ok(())
             }

@@ -242,7 +242,8 @@ impl Core {
             self.on_entry(entry)?;
         }
         let after = self.conversations.get(group).map_or(0, |one| one.position);
-        if after >= fetched.head || after == before {
+        // What came while the answer was under way may be newer than the answer.
+        if (after >= fetched.head || after == before) && !self.overtaken.contains(group) {
             self.change(group, |one| one.behind = false);
         }
         if after < fetched.head && after == before {
