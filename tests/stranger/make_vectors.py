@@ -254,8 +254,10 @@ def main():
         "CBOR of keys 0, 1, 7": hashed,
         "authenticated data": hash32(hashed),
     }
-    event = cbor({0: GROUP, 1: 1, 3: [ed25519_public(HANDLE)], 4: MESSAGE, 5: 1})
-    out["event"] = {"keys 0-5": event, "message id": hash32(event)[:16]}
+    sealed = hash32(GROUP + MESSAGE + b"opaque")[:16]
+    about = {0: GROUP, 1: 1, 3: [ed25519_public(HANDLE)], 4: MESSAGE, 5: 1, 6: sealed}
+    event = cbor(about)
+    out["event"] = {"keys 0-6": event, "message id": hash32(event)[:16]}
     domain_key = base32(ed25519_public(DOMAIN_KEY))
     seed, group_key = base32(bytes([0x0D]) * 32), base32(bytes([0x0E]) * 32)
     out["links"] = {

@@ -235,6 +235,8 @@ pub struct Return {
     pub group: GroupId,
     /// The message.
     pub message: MessageId,
+    /// The dedupe key of the frame that carried it.
+    pub returned: DedupeKey,
     /// Whom it did not reach; empty for nobody at all.
     pub handles: Vec<Handle>,
     /// Why.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use commucat_proto::frame::error::Problem;
-use commucat_proto::id::{GroupId, Handle, MessageId};
+use commucat_proto::id::{DedupeKey, GroupId, Handle, MessageId};
 use commucat_routing::ticket::{Missed, Outcome, Reason, Ticket, Verdict};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -29,10 +29,24 @@ pub(crate) struct Frame {
     pub(crate) group: GroupId,
     /// Its id.
     pub(crate) message: MessageId,
+    /// The dedupe key of its entries: with the id, what `undelivered` is about.
+    pub(crate) key: DedupeKey,
     /// The fan-out list that legs name recipients in.
     pub(crate) recipients: Arc<[Handle]>,
     /// When it came.
     pub(crate) since: Instant,
+}
+
+/// A frame that comes back to its author: a message that is sealed again has the same id and
+/// another key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Returned {
+    /// Its group.
+    pub(crate) group: GroupId,
+    /// Its id.
+    pub(crate) message: MessageId,
+    /// The dedupe key of its entries.
+    pub(crate) key: DedupeKey,
 }
 
 struct Open {
@@ -183,8 +197,13 @@ impl Open {
             }
             let leg = returning.ticket.lock().add(index);
             let leg = Leg(Some(Part::Return(Arc::clone(&returning), leg)));
-            let about = (frame.group, frame.message);
-            open.router.give_back(&home, about, (handles, reason), leg);
+            let returned = Returned {
+                group: frame.group,
+                message: frame.message,
+                key: frame.key,
+            };
+            let missed = (handles, reason);
+            open.router.give_back(&home, returned, missed, leg);
         }
         guard.resolve(Outcome::Delivered);
     }

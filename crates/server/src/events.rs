@@ -11,13 +11,13 @@ use commucat_routing::ticket::Reason;
 /// A frame came back: who did not get it (`None`: nobody got it), and why.
 pub(crate) fn undelivered(
     group: &GroupId,
-    message: &MessageId,
+    (message, returned): (MessageId, DedupeKey),
     handles: Option<Vec<Handle>>,
     reason: Reason,
 ) -> Envelope {
     envelope(
         group,
-        &GroupEvent::undelivered(*group, *message, handles, wire(reason)),
+        &GroupEvent::undelivered(*group, (message, returned), handles, wire(reason)),
     )
 }
 

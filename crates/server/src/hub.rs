@@ -250,15 +250,17 @@ impl Hub {
 
     fn fan_out(&self, view: &Arc<View>, by: (Sender, GroupId, &Handle), msg: &Msg) {
         let (author, group, handle) = by;
+        let key = DedupeKey::of(&group, &msg.message(), &msg.ciphertext());
         let frame = Frame {
             author,
             group,
             message: msg.message(),
+            key,
             recipients: Arc::clone(&view.handles),
             since: Instant::now(),
         };
         let envelope = Envelope {
-            key: DedupeKey::of(&group, &msg.message(), &msg.ciphertext()),
+            key,
             group: Some(group),
             frame: FrameType::Msg.code(),
             body: msg.payload().clone(),

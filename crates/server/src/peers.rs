@@ -32,7 +32,7 @@ use tracing::warn;
 
 pub(crate) use self::inbox::Inbox;
 use self::lane::PeerQueue;
-pub(crate) use self::outgoing::{Outgoing, PeerLeg, ReturnTo};
+pub(crate) use self::outgoing::{AuthorOf, Outgoing, PeerLeg, ReturnTo};
 use self::request::Hints;
 use self::rest::Rest;
 use self::spool::Spooler;

@@ -10,16 +10,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use commucat_federation::event::{Body, Deliver, Delivered};
-use commucat_proto::id::{Domain, GroupId, Handle, MessageId, QueueId, SealedRef};
+use commucat_proto::id::{Domain, GroupId, Handle, QueueId, SealedRef};
 use commucat_routing::hub::Entry;
 use commucat_routing::lane::Envelope;
 use commucat_routing::ticket::{Outcome, Reason};
 use commucat_storage::{Reference, ReferenceState, Store, StoreError};
 
-use crate::custody::{self, Author, Frame, Home, Leg};
+use crate::custody::{self, Author, Frame, Home, Leg, Returned};
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
-use crate::peers::{Outgoing, PeerLeg, Peers, ReturnTo};
+use crate::peers::{AuthorOf, Outgoing, PeerLeg, Peers, ReturnTo};
 use crate::session::Hint;
 
 /// Where the entries for one member of a group go.
@@ -253,7 +253,7 @@ impl Router {
     ) {
         let now = frame.since;
         let author = self.author_of(&frame);
-        let message = frame.message;
+        let (message, key) = (frame.message, frame.key);
         custody::accept(frame, self, |leg| {
             for (index, place) in placement.places.iter().enumerate() {
                 let (Ok(recipient), false) = (u16::try_from(index), except == Some(index)) else {
@@ -278,9 +278,12 @@ impl Router {
                 };
                 let leg = leg(first.recipient);
                 let return_to = ReturnTo {
-                    author: author
-                        .clone()
-                        .map(|(home, reference)| (home, reference, message)),
+                    author: author.clone().map(|(home, reference)| AuthorOf {
+                        home,
+                        reference,
+                        message,
+                        key,
+                    }),
                     handles: members.iter().map(|member| member.handle).collect(),
                 };
                 self.relay(envelope, (&peer.domain, &members), return_to, leg);
@@ -323,13 +326,13 @@ impl Router {
     pub(crate) fn give_back(
         &self,
         home: &Home,
-        (group, message): (GroupId, MessageId),
+        returned: Returned,
         (handles, reason): (Vec<Handle>, Reason),
         leg: Leg,
     ) {
         self.0
             .peers
-            .give_back(home, (group, message), (Some(handles), reason), leg);
+            .give_back(home, returned, (Some(handles), reason), leg);
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::error::Problem;
-use commucat_proto::id::{GroupId, Handle, MessageId, QueueId, SealedRef};
+use commucat_proto::id::{DedupeKey, GroupId, Handle, MessageId, QueueId, SealedRef};
 use commucat_routing::ticket::Reason;
 
 use crate::outside::Index;
@@ -19,6 +19,10 @@ pub(crate) fn lane_of(group: &GroupId) -> u8 {
     let [first, ..] = *blake3::hash(group.as_bytes()).as_bytes();
     first % LANES
 }
+
+/// A message as `undelivered` names it: its id, and the dedupe key of the ciphertext, which is
+/// another one after it was sealed again.
+pub(crate) type Named = (MessageId, DedupeKey);
 
 /// Where an author is told who did not get its frame.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,7 @@ pub(crate) enum Event {
         /// The sender's own note: whose references these are.
         handles: Vec<Handle>,
         /// The sender's own note: of a MSG, its id and where its author is told of misses.
-        author: Option<(MessageId, ReturnTo)>,
+        author: Option<(Named, ReturnTo)>,
     },
     /// A MSG for a group of the receiver's.
     Submit {
@@ -53,7 +57,7 @@ pub(crate) enum Event {
     /// A frame of the receiver's author did not reach these.
     Return {
         group: GroupId,
-        message: MessageId,
+        message: Named,
         handles: Vec<Handle>,
         reason: Reason,
         reference: SealedRef,

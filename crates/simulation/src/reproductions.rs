@@ -10,6 +10,18 @@ const FOUND: &[(u64, &str)] = &[
         "a failed leg waited for the others, and its frame came behind later ones",
     ),
     (
+        933,
+        "the simulation's own mistake: two nodes took turns within one batch, and one of them knew less",
+    ),
+    (
+        549,
+        "a repeat of what a peer had refused was acknowledged while the first was being written",
+    ),
+    (
+        267,
+        "an older answer about a log ended the search for an entry that had been seen meanwhile",
+    ),
+    (
         8,
         "a frame that was returned, sealed again and returned again was returned once",
     ),

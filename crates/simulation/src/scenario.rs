@@ -28,7 +28,7 @@ impl Scenario {
     /// The scenario of a seed.
     pub(crate) fn of(random: &mut Random) -> Self {
         let domains = 1 + random.index(4);
-        let long_cut = domains > 1 && random.chance(200);
+        let long_cut = domains > 1 && random.chance(250);
         Self {
             domains,
             clients: domains + 2 + random.index(4),

@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) domains: Vec<Domain>,
     pub(crate) clients: Vec<Model>,
     pub(crate) groups: Vec<Founded>,
+    /// Domains that do not hear of each other for long.
+    apart: Vec<Index>,
 }
 
 /// A group and how it began.
@@ -67,6 +69,7 @@ impl World {
             domains: Vec::new(),
             clients: Vec::new(),
             groups: Vec::new(),
+            apart: Vec::new(),
         };
         let scenario = world.out.scenario.clone();
         world.out.note(|| format!("{scenario:?}"));
@@ -132,6 +135,7 @@ impl World {
             counter: 0,
             out: false,
             behind: false,
+            overtaken: false,
         };
         creator.disk.groups.insert(group, member);
         let creator = creator.index;

@@ -1,7 +1,7 @@
 //! The maps of the five kinds: keys 0, 1, 2, ... in the order written (CCP-1 section 8).
 
 use commucat_proto::frame::group_event::Reason;
-use commucat_proto::id::{GroupId, Handle, MessageId, SealedRef};
+use commucat_proto::id::{DedupeKey, GroupId, Handle, MessageId, SealedRef};
 use commucat_proto::wire::Cbor;
 use commucat_proto::wire::reader::{CborError, Reader, required};
 use commucat_proto::wire::writer::Writer;
@@ -177,12 +177,13 @@ impl Cbor for Return {
             map.key(2).list(&self.handles);
             map.key(3).uint(self.reason.code());
             map.put(4, &self.author);
+            map.put(5, &self.returned);
         });
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CborError> {
         let (mut group, mut message, mut handles) = (None, None, None);
-        let (mut reason, mut author) = (None, None);
+        let (mut reason, mut author, mut returned) = (None, None, None);
         from.map(|key, from| {
             match key {
                 0 => group = Some(GroupId::read(from)?),
@@ -190,6 +191,7 @@ impl Cbor for Return {
                 2 => handles = Some(from.list(Handle::read)?),
                 3 => reason = Some(Reason::of_code(from.uint()?)),
                 4 => author = Some(SealedRef::read(from)?),
+                5 => returned = Some(DedupeKey::read(from)?),
                 _ => from.skip()?,
             }
             Ok(())
@@ -201,6 +203,7 @@ impl Cbor for Return {
         Ok(Self {
             group: required(group, 0)?,
             message: required(message, 1)?,
+            returned: required(returned, 5)?,
             handles,
             reason: required(reason, 3)?,
             author: required(author, 4)?,

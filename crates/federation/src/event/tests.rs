@@ -44,6 +44,7 @@ fn samples() -> Vec<(&'static str, Body)> {
             Body::Return(Return {
                 group: group(),
                 message: MessageId::new([0x33; 16]),
+                returned: DedupeKey::new([0x66; 16]),
                 handles: vec![handle],
                 reason: Reason::Expired,
                 author: reference(4),

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use crate::id::{GroupId, Handle, MessageId};
+use crate::id::{DedupeKey, GroupId, Handle, MessageId};
 use crate::wire::Cbor;
 use crate::wire::reader::{CborError, Reader, required};
 use crate::wire::writer::{MapWriter, Writer};
@@ -12,11 +12,11 @@ use crate::wire::writer::{MapWriter, Writer};
 pub struct GroupEvent {
     /// What happened: keys 0 to 5.
     pub notice: Notice,
-    /// Key 11: the first 16 bytes of BLAKE3 over the deterministic keys 0 to 5; random for a gap.
+    /// Key 11: the first 16 bytes of BLAKE3 over the deterministic keys 0 to 6; random for a gap.
     pub message: MessageId,
 }
 
-/// Keys 0 to 5 of a GROUP_EVENT.
+/// Keys 0 to 6 of a GROUP_EVENT.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Notice {
     /// Key 0; absent for a gap.
@@ -31,6 +31,9 @@ pub struct Notice {
     pub about: Option<MessageId>,
     /// Key 5.
     pub reason: Option<Reason>,
+    /// Key 6: the dedupe key of the frame that came back. A message that is sealed again and comes
+    /// back again is another event, with another key.
+    pub returned: Option<DedupeKey>,
 }
 
 impl Notice {
@@ -42,6 +45,7 @@ impl Notice {
             handles: None,
             about: None,
             reason: None,
+            returned: None,
         }
     }
 
@@ -56,6 +60,7 @@ impl Notice {
         if let Some(reason) = self.reason {
             map.key(5).uint(reason.code());
         }
+        map.put_some(6, self.returned.as_ref());
     }
 }
 
@@ -69,11 +74,12 @@ impl GroupEvent {
         Self { notice, message }
     }
 
-    /// A message that did not reach `handles`; nobody at all if that is `None`.
+    /// A message that did not reach `handles`; nobody at all if that is `None`. `returned` is the
+    /// dedupe key of the frame that carried it.
     #[must_use]
     pub fn undelivered(
         group: GroupId,
-        about: MessageId,
+        (about, returned): (MessageId, DedupeKey),
         handles: Option<Vec<Handle>>,
         reason: Reason,
     ) -> Self {
@@ -81,6 +87,7 @@ impl GroupEvent {
             handles,
             about: Some(about),
             reason: Some(reason),
+            returned: Some(returned),
             ..Notice::of(EventKind::Undelivered, Some(group))
         })
     }
@@ -140,6 +147,7 @@ impl Cbor for GroupEvent {
                 3 => notice.handles = Some(from.list(Handle::read)?),
                 4 => notice.about = Some(MessageId::read(from)?),
                 5 => notice.reason = Some(Reason::of_code(from.uint()?)),
+                6 => notice.returned = Some(DedupeKey::read(from)?),
                 11 => message = Some(MessageId::read(from)?),
                 _ => from.skip()?,
             }

@@ -6,8 +6,8 @@ use super::Cbor;
 use super::reader::{CborError, Reader};
 use super::writer::Writer;
 use crate::id::{
-    AccountId, AccountKey, ClaimId, DeviceId, Domain, DomainKey, GroupId, Handle, JoinKey,
-    MessageId, NoiseKey, SealedRef, Token, TokenHash,
+    AccountId, AccountKey, ClaimId, DedupeKey, DeviceId, Domain, DomainKey, GroupId, Handle,
+    JoinKey, MessageId, NoiseKey, SealedRef, Token, TokenHash,
 };
 use crate::time::Timestamp;
 
@@ -42,7 +42,7 @@ macro_rules! text_strings {
 }
 
 byte_strings! {
-    AccountKey, ClaimId, DomainKey, GroupId, Handle, JoinKey, MessageId, NoiseKey, SealedRef, Token,
+    AccountKey, ClaimId, DedupeKey, DomainKey, GroupId, Handle, JoinKey, MessageId, NoiseKey, SealedRef, Token,
     TokenHash
 }
 text_strings! { AccountId, DeviceId, Domain }

@@ -12,7 +12,7 @@ use commucat_proto::frame::key_update::{KeyUpdate, LogEntry};
 use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::{FromClient, FromServer};
 use commucat_proto::frame::{Direction, Frame};
-use commucat_proto::id::{Domain, GroupId, Handle, JoinKey, MessageId, SealedRef};
+use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, JoinKey, MessageId, SealedRef};
 use commucat_proto::link::{InviteLink, Link};
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor;
@@ -131,17 +131,21 @@ fn event() -> impl Strategy<Value = GroupEvent> {
         handles,
         of(message()),
         of(reason),
+        of(any::<[u8; 16]>().prop_map(DedupeKey::new)),
     )
-        .prop_map(|(group, kind, position, handles, about, reason)| {
-            GroupEvent::new(Notice {
-                group,
-                kind,
-                position,
-                handles,
-                about,
-                reason,
-            })
-        })
+        .prop_map(
+            |(group, kind, position, handles, about, reason, returned)| {
+                GroupEvent::new(Notice {
+                    group,
+                    kind,
+                    position,
+                    handles,
+                    about,
+                    reason,
+                    returned,
+                })
+            },
+        )
 }
 
 fn ack_down() -> impl Strategy<Value = AckDown> {

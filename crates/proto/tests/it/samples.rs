@@ -18,8 +18,8 @@ use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::{FromClient, FromServer};
 use commucat_proto::frame::presence::Presence;
 use commucat_proto::id::{
-    AccountId, ClaimId, DeviceId, Domain, GroupId, Handle, JoinKey, MessageId, SealedRef, Token,
-    TokenHash,
+    AccountId, ClaimId, DedupeKey, DeviceId, Domain, GroupId, Handle, JoinKey, MessageId,
+    SealedRef, Token, TokenHash,
 };
 use commucat_proto::signed::Signed;
 use commucat_proto::time::Timestamp;
@@ -429,9 +429,11 @@ fn events() -> Vec<Sample<FromServer>> {
         handles: None,
         about: None,
         reason: Some(Reason::Unknown(99)),
+        returned: None,
     };
-    let full = GroupEvent::undelivered(group(), message(), Some(vec![BOB]), Reason::Full);
-    let nobody = GroupEvent::undelivered(group(), message(), None, Reason::Epoch);
+    let sealed = |number| (message(), DedupeKey::new([number; 16]));
+    let full = GroupEvent::undelivered(group(), sealed(0xd1), Some(vec![BOB]), Reason::Full);
+    let nobody = GroupEvent::undelivered(group(), sealed(0xd2), None, Reason::Epoch);
     let sample = |name, event| ("group_event", name, 0, 1, FromServer::GroupEvent(event));
     vec![
         sample("down_undelivered", full),

@@ -128,8 +128,8 @@ FRAMES = {
         })),
     ],
     "group_event": [
-        ("down_undelivered", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 1, 3: [BOB], 4: MID, 5: 1}))),
-        ("down_nobody", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 1, 4: MID, 5: 5}))),
+        ("down_undelivered", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 1, 3: [BOB], 4: MID, 5: 1, 6: b"\xd1" * 16}))),
+        ("down_nobody", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 1, 4: MID, 5: 5, 6: b"\xd2" * 16}))),
         ("down_gone", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 2, 3: [BOB, CAROL]}))),
         ("down_fork", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 3, 2: 300}))),
         ("down_closed", frame("GROUP_EVENT", 0, 1, event({0: GROUP, 1: 4}))),

@@ -137,6 +137,7 @@ impl Node {
             },
             group: GROUP,
             message: MessageId::new([number; 16]),
+            key: DedupeKey::new([number; 16]),
             recipients: Arc::new([Handle::new([4; 32])]),
             since: Instant::now(),
         };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use commucat_federation::event::{Body, Class, Submit, Tag};
 use commucat_proto::frame::ack::ForkTag;
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::Domain;
+use commucat_proto::id::{DedupeKey, Domain};
 use commucat_routing::lane::Envelope;
 
 use super::Hub;
@@ -28,6 +28,7 @@ impl Hub {
             author,
             group: binding.group,
             message: msg.message(),
+            key: DedupeKey::of(&binding.group, &msg.message(), &msg.ciphertext()),
             recipients: Arc::default(),
             since: now,
         };

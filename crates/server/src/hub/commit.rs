@@ -31,9 +31,9 @@ use super::view::{entry, routing_group, stored_entry};
 use super::{Asker, Hub, not_found, refused};
 use crate::accounts::storage;
 use crate::clock;
-use crate::custody::Home;
+use crate::custody::{Home, Returned};
 use crate::events;
-use crate::peers::ReturnTo;
+use crate::peers::{AuthorOf, ReturnTo};
 use crate::router::{Member, Place};
 
 /// What a commit writes, and who does not get its first message.
@@ -98,10 +98,15 @@ impl<'a> Submitted<'a> {
     }
 
     /// Whom a refused Welcome or first message goes back to, of these members.
-    fn return_to(&self, message: MessageId, members: &[Member]) -> ReturnTo {
+    fn return_to(&self, (message, key): (MessageId, DedupeKey), members: &[Member]) -> ReturnTo {
         let (origin, reference) = (self.author.origin.clone(), self.update.sealed_ref);
         ReturnTo {
-            author: Some((origin, reference, message)),
+            author: Some(AuthorOf {
+                home: origin,
+                reference,
+                message,
+                key,
+            }),
             handles: members.iter().map(|member| member.handle).collect(),
         }
     }
@@ -461,8 +466,13 @@ impl Hub {
                         .into_iter()
                         .chain(not_taken(&first_messages, &spooled))
                         .chain(not_relayed(messages, &relayed));
-                    let (home, about) = (&submitted.author.home, (group, first.message()));
-                    self.return_first_message(home, about, missed.collect())
+                    let home = &submitted.author.home;
+                    let returned = Returned {
+                        group,
+                        message: first.message(),
+                        key: DedupeKey::of(&group, &first.message(), &first.ciphertext()),
+                    };
+                    self.return_first_message(home, returned, missed.collect())
                         .await;
                 }
                 Ok(KeyUpdateResult { position, refused })

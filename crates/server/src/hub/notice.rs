@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use commucat_proto::id::{GroupId, Handle, MessageId, QueueId};
+use commucat_proto::id::{GroupId, Handle, QueueId};
 use commucat_routing::hub::Fork;
 use commucat_routing::lane::Envelope;
 use commucat_routing::ticket::Reason;
@@ -15,7 +15,7 @@ use tracing::warn;
 use super::view::View;
 use super::{Hub, abroad};
 use crate::chain::chain;
-use crate::custody::{self, Home, Leg};
+use crate::custody::{self, Home, Leg, Returned};
 use crate::peers::Departure;
 use crate::router::Place;
 use crate::{clock, events};
@@ -101,7 +101,7 @@ impl Hub {
     pub(super) async fn return_first_message(
         &self,
         author: &Home,
-        about: (GroupId, MessageId),
+        returned: Returned,
         missed: Vec<(Handle, Reason)>,
     ) {
         for reason in [Reason::Full, Reason::Gone, Reason::Forbidden] {
@@ -115,7 +115,7 @@ impl Hub {
             }
             let peers = self.0.router.peers();
             let kept = custody::keep(|leg| {
-                peers.give_back(author, about, (Some(handles), reason), leg());
+                peers.give_back(author, returned, (Some(handles), reason), leg());
             });
             if !kept.await {
                 warn!("an author does not hear who did not get its first message");

@@ -56,6 +56,7 @@ fn send(place: &Place, sequence: u32) -> Link {
         },
         group: GROUP,
         message: MessageId::new([3; 16]),
+        key: DedupeKey::new([5; 16]),
         recipients: Arc::new([Handle::new([4; 32])]),
         since: Instant::now(),
     };

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use self::opened::OpenedCache;
 use crate::accounts::Accounts;
-use crate::custody::{self, Author, Frame, Home, Reply, Settled};
+use crate::custody::{self, Author, Frame, Home, Reply, Returned, Settled};
 use crate::events;
 use crate::hub::Hub;
 use crate::router::{Place, Router};
@@ -99,13 +99,22 @@ impl Inbox {
     ) -> Vec<(EventId, Outcome)> {
         let deadline = TokioInstant::now() + ANSWER_WITHIN;
         let mut placed = Vec::with_capacity(events.len());
-        let mut groups = HashSet::new();
+        let (mut groups, mut held_up) = (HashSet::new(), HashSet::new());
         for event in events {
             let id = event.id;
             let group = event.body.lane_group().copied();
             let is_first = group.is_some_and(|group| groups.insert(group));
             // In order, one after another: what an author sent first is placed first.
-            placed.push((id, self.place(origin, event.body, is_first).await));
+            // Behind one of its group that could not be placed nothing is: it would come before it.
+            let one = if group.is_some_and(|group| held_up.contains(&group)) {
+                Placed::Done(Outcome::Later)
+            } else {
+                self.place(origin, event.body, is_first).await
+            };
+            if matches!(one, Placed::Done(Outcome::Later)) {
+                held_up.extend(group);
+            }
+            placed.push((id, one));
         }
         let mut outcomes = Vec::with_capacity(placed.len());
         for (id, placed) in placed {
@@ -156,6 +165,7 @@ impl Inbox {
             author: Author::Hub { reply },
             group: deliver.group,
             message: MessageId::new([0; 16]),
+            key: envelope.key,
             recipients: Arc::default(),
             since: now,
         };
@@ -255,6 +265,7 @@ impl Inbox {
         let Return {
             group,
             message,
+            returned: key,
             handles,
             reason,
             author,
@@ -271,9 +282,14 @@ impl Inbox {
         let reason = events::told(reason);
         self.0.tasks.spawn(async move {
             let home = Home::Here(queue);
-            let about = (group, message);
+            let returned = Returned {
+                group,
+                message,
+                key,
+            };
+            let missed = (handles, reason);
             let is_kept =
-                custody::keep(|leg| peers.give_back(&home, about, (handles, reason), leg())).await;
+                custody::keep(|leg| peers.give_back(&home, returned, missed, leg())).await;
             // The peer asks again if nobody waits any more.
             kept.send(is_kept).ok();
         });

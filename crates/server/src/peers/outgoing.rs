@@ -6,7 +6,7 @@ use commucat_federation::batch::Unsettled;
 use commucat_federation::event::{Body, Event, EventId, Lane};
 use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
-use commucat_proto::id::{Domain, Handle, MessageId, SealedRef};
+use commucat_proto::id::{DedupeKey, Domain, Handle, MessageId, SealedRef};
 use commucat_proto::wire::Cbor;
 use commucat_proto::wire::reader::{CborError, Reader, required};
 use commucat_proto::wire::writer::Writer;
@@ -100,39 +100,60 @@ pub(super) fn unpack(body: &Bytes) -> Option<(Option<Bytes>, Bytes)> {
 /// Whom to tell of a `deliver` that does not arrive, and of whom it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ReturnTo {
-    /// The author's domain, its reference, the message; none for what the hub itself sends.
-    pub(crate) author: Option<(Domain, SealedRef, MessageId)>,
+    /// None for what the hub itself sends.
+    pub(crate) author: Option<AuthorOf>,
     /// The handles of the event's references, in their order.
     pub(crate) handles: Vec<Handle>,
+}
+
+/// The author of a frame that may come back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct AuthorOf {
+    /// Its domain.
+    pub(crate) home: Domain,
+    /// Its reference.
+    pub(crate) reference: SealedRef,
+    /// The frame's id.
+    pub(crate) message: MessageId,
+    /// The dedupe key of the frame's entries.
+    pub(crate) key: DedupeKey,
 }
 
 impl Cbor for ReturnTo {
     fn write(&self, to: &mut Writer<'_>) {
         to.map(|map| {
-            if let Some((home, reference, message)) = &self.author {
-                map.put(0, home);
-                map.put(1, reference);
-                map.put(2, message);
+            if let Some(author) = &self.author {
+                map.put(0, &author.home);
+                map.put(1, &author.reference);
+                map.put(2, &author.message);
             }
             map.key(3).list(&self.handles);
+            map.put_some(4, self.author.as_ref().map(|author| &author.key));
         });
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CborError> {
-        let (mut home, mut reference, mut message, mut handles) = (None, None, None, None);
+        let (mut home, mut reference, mut message) = (None, None, None);
+        let (mut handles, mut returned) = (None, None);
         from.map(|key, from| {
             match key {
                 0 => home = Some(Domain::read(from)?),
                 1 => reference = Some(SealedRef::read(from)?),
                 2 => message = Some(MessageId::read(from)?),
                 3 => handles = Some(from.list(Handle::read)?),
+                4 => returned = Some(DedupeKey::read(from)?),
                 _ => from.skip()?,
             }
             Ok(())
         })?;
-        let author = home.zip(reference).zip(message);
+        let author = home.zip(reference).zip(message).zip(returned);
         Ok(Self {
-            author: author.map(|((home, reference), message)| (home, reference, message)),
+            author: author.map(|(((home, reference), message), key)| AuthorOf {
+                home,
+                reference,
+                message,
+                key,
+            }),
             handles: required(handles, 3)?,
         })
     }

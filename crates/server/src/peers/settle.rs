@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use commucat_federation::event::{Body, Return};
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{Domain, GroupId, Handle, MessageId};
+use commucat_proto::id::{DedupeKey, Domain, Handle};
 use commucat_routing::ticket::Reason;
 use commucat_storage::{ExpiryClock, OutboxContent, OutboxRowId, StoreError};
 
 use super::Peers;
-use super::outgoing::{Outgoing, PeerLeg, Sent, Verdict, reason_for, reason_of};
-use crate::custody::{self, Home, Leg, REASONS, return_label};
+use super::outgoing::{AuthorOf, Outgoing, PeerLeg, Sent, Verdict, reason_for, reason_of};
+use crate::custody::{self, Home, Leg, REASONS, Returned, return_label};
 use crate::events;
 
 /// Events looked at in one step of expiry.
@@ -23,21 +23,27 @@ impl Peers {
     pub(crate) fn give_back(
         &self,
         home: &Home,
-        (group, message): (GroupId, MessageId),
+        returned: Returned,
         (handles, reason): (Option<Vec<Handle>>, Reason),
         leg: Leg,
     ) {
         let now = Instant::now();
+        let Returned {
+            group,
+            message,
+            key,
+        } = returned;
         self.metrics().returned.of(return_label(reason)).inc();
         match home {
             Home::Here(queue) => {
-                let envelope = events::undelivered(&group, &message, handles, reason);
+                let envelope = events::undelivered(&group, (message, key), handles, reason);
                 self.0.mailboxes.append(*queue, envelope, leg, now);
             }
             Home::Abroad(domain, author) => {
                 let body = Body::Return(Return {
                     group,
                     message,
+                    returned: key,
                     handles: handles.unwrap_or_default(),
                     reason: events::wire(reason),
                     author: *author,
@@ -73,13 +79,16 @@ impl Peers {
                 let Some(to) = &sent.return_to else {
                     return true;
                 };
-                let Some((home, reference, message)) = &to.author else {
+                let Some(author) = &to.author else {
                     return true;
                 };
                 let missed = missed(&to.handles, verdict);
                 if missed.is_empty() {
                     return true;
                 }
+                let AuthorOf {
+                    home, reference, ..
+                } = author;
                 let home = if *home == self.0.domain {
                     let opened = self.0.keys.open_reference(reference, &deliver.group, home);
                     // A reference that does not open any more leads to nobody.
@@ -88,7 +97,11 @@ impl Peers {
                 } else {
                     Home::Abroad(home.clone(), *reference)
                 };
-                let about = (deliver.group, *message);
+                let returned = Returned {
+                    group: deliver.group,
+                    message: author.message,
+                    key: author.key,
+                };
                 custody::keep(|leg| {
                     for reason in REASONS {
                         let of = |(_, why): &&(Handle, Reason)| *why == reason;
@@ -98,7 +111,7 @@ impl Peers {
                             .map(|(handle, _)| *handle)
                             .collect();
                         if !handles.is_empty() {
-                            self.give_back(&home, about, (Some(handles), reason), leg());
+                            self.give_back(&home, returned, (Some(handles), reason), leg());
                         }
                     }
                 })
@@ -117,8 +130,13 @@ impl Peers {
                 let (Some(opened), Ok(msg)) = (opened, Msg::decode(&submit.payload)) else {
                     return true;
                 };
-                let (home, about) = (Home::Here(opened.queue), (submit.group, msg.message()));
-                custody::keep(|leg| self.give_back(&home, about, (None, reason), leg())).await
+                let home = Home::Here(opened.queue);
+                let returned = Returned {
+                    group: submit.group,
+                    message: msg.message(),
+                    key: DedupeKey::of(&submit.group, &msg.message(), &msg.ciphertext()),
+                };
+                custody::keep(|leg| self.give_back(&home, returned, (None, reason), leg())).await
             }
             Body::Return(_) | Body::Tag(_) | Body::Request(_) => true,
         }

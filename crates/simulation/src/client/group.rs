@@ -30,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) out: bool,
     /// Entries are missing.
     pub(crate) behind: bool,
+    /// Something newer was seen since the log was asked for.
+    pub(crate) overtaken: bool,
 }
 
 /// What all members of a group share.
@@ -57,6 +59,8 @@ pub(crate) enum Applied {
 pub(crate) struct Content {
     pub(crate) state: u64,
     pub(crate) author: u64,
+    /// No two ciphertexts are the same.
+    pub(crate) nonce: u64,
     pub(crate) text: Text,
 }
 
@@ -180,18 +184,19 @@ impl Epoch {
 
 impl Content {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let words = [self.state, self.author, self.text];
+        let words = [self.state, self.author, self.nonce, self.text];
         words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (words, odd) = bytes.as_chunks::<8>();
-        let [state, author, text] = words else {
+        let [state, author, nonce, text] = words else {
             return None;
         };
         odd.is_empty().then_some(Self {
             state: u64::from_be_bytes(*state),
             author: u64::from_be_bytes(*author),
+            nonce: u64::from_be_bytes(*nonce),
             text: u64::from_be_bytes(*text),
         })
     }

@@ -42,6 +42,8 @@ pub(crate) struct Disk {
     pub(super) packages: BTreeMap<Handle, SigningKey>,
     pub(super) keys: BTreeSet<DedupeKey>,
     pub(super) opened: BTreeSet<(u64, MessageId)>,
+    /// Notices that were taken: a repeat is dropped before anything is done about it.
+    pub(super) notices: BTreeSet<MessageId>,
     pub(super) held: Vec<(GroupId, Msg)>,
     pub(crate) intents: VecDeque<(GroupId, Intent)>,
     pub(super) pending: Option<Pending>,

@@ -112,7 +112,7 @@ impl Model {
                 return;
             }
             let before = outgoing.sealed.clone();
-            let msg = outgoing.seal(member, self.index);
+            let msg = outgoing.seal(member, self.index, out.random.next());
             if outgoing.was_sent && before.is_none_or(|before| before != msg) {
                 out.judge.sealed_again(outgoing.text);
             }
@@ -145,6 +145,9 @@ impl Model {
                 ..Want::default()
             },
         };
+        if let Some(member) = self.disk.groups.get_mut(&group) {
+            member.overtaken = false;
+        }
         self.request(out, FrameType::Fetch, &fetch, Asked::Fetch(group));
     }
 
@@ -249,6 +252,7 @@ impl Model {
         let content = Content {
             state: next.state(),
             author: u64::try_from(self.index).unwrap_or(u64::MAX),
+            nonce: out.random.next(),
             text: first.text,
         };
         first.sealed = Some(Msg::new(next.position, first.message, &content.encode()));
@@ -258,7 +262,7 @@ impl Model {
 
 impl Outgoing {
     /// The ciphertext to send: sealed again if nobody could read the old one.
-    fn seal(&mut self, member: &Member, author: usize) -> Msg {
+    fn seal(&mut self, member: &Member, author: usize, nonce: u64) -> Msg {
         let position = member.epoch.position;
         if let Some(sealed) = &self.sealed
             && position < sealed.position() + STALE_AFTER
@@ -268,6 +272,7 @@ impl Outgoing {
         let content = Content {
             state: member.epoch.state(),
             author: u64::try_from(author).unwrap_or(u64::MAX),
+            nonce,
             text: self.text,
         };
         let msg = Msg::new(position, self.message, &content.encode());

@@ -99,6 +99,7 @@ impl Model {
             self.disk.held.push((group, down.msg.clone()));
             if let Some(member) = self.disk.groups.get_mut(&group) {
                 member.behind = true;
+                member.overtaken = true;
             }
         }
     }
@@ -124,6 +125,8 @@ impl Model {
             return msg.position() <= member.epoch.position;
         }
         if self.disk.opened.insert((content.author, msg.message())) {
+            let index = self.index;
+            out.note(|| format!("client {index} shows text {}", content.text));
             out.judge.shows(self.index, content.text);
         }
         true
@@ -140,6 +143,7 @@ impl Model {
             Applied::Known => return,
             Applied::Gap => {
                 member.behind = true;
+                member.overtaken = true;
                 return;
             }
             Applied::Advanced | Applied::Skipped => {}
@@ -178,9 +182,17 @@ impl Model {
         out.judge.acked(outgoing.text, position);
         let index = self.index;
         out.note(|| format!("client {index} has text {} acknowledged", outgoing.text));
-        self.disk
-            .outbox
-            .retain(|one| one.message != outgoing.message);
+        let mut outbox = self.disk.outbox.iter();
+        if let Some(first) = outbox.position(|one| one.message == outgoing.message) {
+            self.disk.outbox.remove(first);
+        }
+        let mut outbox = self.disk.outbox.iter();
+        if outbox.any(|one| one.message == outgoing.message)
+            && let Some(online) = &mut self.online
+        {
+            // It waits sealed again.
+            online.sent.remove(&outgoing.message);
+        }
         let place = (outgoing.group, outgoing.text);
         self.disk.sent.insert(outgoing.message, place);
     }
@@ -222,17 +234,25 @@ impl Model {
             counter,
             out: false,
             behind: false,
+            overtaken: false,
         };
         self.disk.groups.insert(group, member);
     }
 
     fn on_event(&mut self, out: &mut Outside, event: &GroupEvent) {
         let notice = &event.notice;
+        if !self.disk.notices.insert(event.message) {
+            return;
+        }
         match notice.kind {
             EventKind::Undelivered => {
+                // Also of a message whose ACK was lost: the notice counts, for the next one about the
+                // same ciphertext will be a repeat.
                 let sent = notice.about.and_then(|about| {
-                    let place = self.disk.sent.get(&about)?;
-                    Some((about, *place))
+                    let mut outbox = self.disk.outbox.iter();
+                    let waits = outbox.find(|one| one.message == about);
+                    let place = self.disk.sent.get(&about).copied();
+                    Some((about, place.or(waits.map(|one| (one.group, one.text)))?))
                 });
                 let Some((message, (group, text))) = sent else {
                     return;
@@ -345,7 +365,8 @@ impl Model {
             return;
         };
         if let Some(member) = self.disk.groups.get_mut(group) {
-            member.behind = false;
+            // What came since the question was asked may be newer than the answer.
+            member.behind = member.overtaken;
         }
         for entry in &result.entries {
             self.on_entry(out, entry);

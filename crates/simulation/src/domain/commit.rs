@@ -20,11 +20,11 @@ use commucat_routing::lane::Envelope;
 use commucat_routing::ticket::Reason;
 
 use super::Domain;
-use super::custody::{Frame, Purpose, deliver, group_event};
+use super::custody::{Frame, Purpose, deliver, group_event, named};
 use super::hub::{not_found, refused};
 use super::requests::Asker;
 use crate::outside::{Index, Outside};
-use crate::peer::ReturnTo;
+use crate::peer::{Named, ReturnTo};
 use crate::plant::Plant;
 use crate::store::{Commit, Place, Write};
 
@@ -47,7 +47,7 @@ pub(super) struct AfterCommit {
     position: u64,
     rate_key: Handle,
     missed: Vec<(Handle, Reason)>,
-    first: Option<MessageId>,
+    first: Option<Named>,
 }
 
 /// A bundle as the rules read it.
@@ -157,7 +157,10 @@ impl Domain {
             position: change.position,
             rate_key,
             missed: rows.missed,
-            first: submitted.first.as_ref().map(Msg::message),
+            first: submitted
+                .first
+                .as_ref()
+                .map(|msg| named(&bundle.group, msg)),
         };
         let index = self.index;
         out.note(|| {
@@ -194,7 +197,7 @@ impl Domain {
             kind: FrameType::Msg,
             key: DedupeKey::of(&bundle.group, &msg.message(), &msg.ciphertext()),
             payload: msg.payload().clone(),
-            author: Some((msg.message(), committer.to)),
+            author: Some((named(&bundle.group, msg), committer.to)),
         });
         let closes = bundle.change.close;
         let closed = closes.then(|| group_event(bundle.group, &GroupEvent::closed(bundle.group)));

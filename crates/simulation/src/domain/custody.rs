@@ -8,7 +8,7 @@ use commucat_proto::frame::FrameType;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::group_event::{GroupEvent, Reason as WireReason};
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, GroupId, Handle, MessageId, QueueId};
+use commucat_proto::id::{DedupeKey, GroupId, Handle, QueueId};
 use commucat_proto::wire::Cbor as _;
 use commucat_routing::hub::Entry;
 use commucat_routing::lane::Envelope;
@@ -17,7 +17,7 @@ use commucat_routing::ticket::{Leg, Missed, Outcome, Reason, Ticket, Verdict};
 use super::peers::Answered;
 use super::{Domain, LegId, TicketId};
 use crate::outside::{Connection, Index, Outside};
-use crate::peer::{self, Event as PeerEvent, Outcome as EventOutcome, ReturnTo};
+use crate::peer::{self, Event as PeerEvent, Named, Outcome as EventOutcome, ReturnTo};
 use crate::plant::Plant;
 use crate::store::Place;
 
@@ -30,7 +30,7 @@ pub(super) struct Open {
     /// The handles that legs name by their index.
     recipients: Vec<Handle>,
     /// Of a MSG: its id, and where its author is told of misses.
-    author: Option<(MessageId, ReturnTo)>,
+    author: Option<(Named, ReturnTo)>,
     pub(super) expires: Instant,
     /// Why a hub refused it.
     problem: Option<Problem>,
@@ -67,7 +67,7 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Misses {
     group: GroupId,
-    message: MessageId,
+    message: Named,
     to: ReturnTo,
     missed: Vec<(Handle, Reason)>,
 }
@@ -77,8 +77,14 @@ pub(super) struct Misses {
 pub(super) struct Refused {
     pub(super) queue: QueueId,
     pub(super) group: GroupId,
-    pub(super) message: MessageId,
+    pub(super) message: Named,
     pub(super) reason: Reason,
+}
+
+/// How `undelivered` names a message.
+pub(super) fn named(group: &GroupId, msg: &Msg) -> Named {
+    let message = msg.message();
+    (message, DedupeKey::of(group, &message, &msg.ciphertext()))
 }
 
 /// A frame that goes to members of a group.
@@ -88,7 +94,7 @@ pub(super) struct Frame {
     pub(super) kind: FrameType,
     pub(super) key: DedupeKey,
     pub(super) payload: Bytes,
-    pub(super) author: Option<(MessageId, ReturnTo)>,
+    pub(super) author: Option<(Named, ReturnTo)>,
 }
 
 impl Domain {
@@ -97,7 +103,7 @@ impl Domain {
         &mut self,
         out: &Outside,
         purpose: Purpose,
-        (group, author): (GroupId, Option<(MessageId, ReturnTo)>),
+        (group, author): (GroupId, Option<(Named, ReturnTo)>),
         recipients: Vec<Handle>,
     ) -> (TicketId, Leg) {
         let (ticket, guard) = Ticket::new();
@@ -251,10 +257,11 @@ impl Domain {
         } else {
             Reason::Forbidden
         };
+        let msg = Msg::decode(payload).ok()?;
         Some(Refused {
             queue: self.store.references.get(reference)?.queue,
             group: *group,
-            message: Msg::decode(payload).ok()?.message(),
+            message: named(group, &msg),
             reason,
         })
     }
@@ -360,14 +367,12 @@ impl Domain {
             }
             let (place, envelope) = match to {
                 ReturnTo::Here(queue) => {
-                    let returned = self.number();
-                    let envelope = undelivered((group, message), handles, reason, returned);
+                    let envelope = undelivered(out, (group, message), handles, reason);
                     (Place::Device(queue), envelope)
                 }
                 ReturnTo::There(domain, reference) => {
-                    let returned = self.number();
                     let about = (group, message);
-                    let key = undelivered(about, handles.clone(), reason, returned).key;
+                    let key = undelivered(out, about, handles.clone(), reason).key;
                     let event = PeerEvent::Return {
                         group,
                         message,
@@ -389,16 +394,10 @@ impl Domain {
         &mut self,
         out: &mut Outside,
         (purpose, queue): (Purpose, QueueId),
-        (group, message): (GroupId, MessageId),
+        (group, message): (GroupId, Named),
         (handles, reason): (Vec<Handle>, Reason),
     ) {
-        let returned = self.number();
-        let returned = if out.has(Plant::ReturnedOnce) {
-            0
-        } else {
-            returned
-        };
-        let envelope = undelivered((group, message), handles, reason, returned);
+        let envelope = undelivered(out, (group, message), handles, reason);
         let (ticket, guard) = self.open_ticket(out, purpose, (group, None), Vec::new());
         let place = Place::Device(queue);
         let leg = self.leg(ticket, 0, Some((place, envelope.key)));
@@ -556,10 +555,10 @@ pub(super) fn group_event(group: GroupId, event: &GroupEvent) -> Frame {
 /// The entry names what was returned: of a frame that is returned, sealed again and returned again
 /// the second notice is not a repeat of the first.
 fn undelivered(
-    (group, message): (GroupId, MessageId),
+    out: &Outside,
+    (group, (message, returned)): (GroupId, Named),
     handles: Vec<Handle>,
     reason: Reason,
-    returned: u64,
 ) -> Envelope {
     let wire = match reason {
         Reason::Full => WireReason::Full,
@@ -570,11 +569,13 @@ fn undelivered(
         Reason::Blocked => WireReason::Blocked,
     };
     let handles = (!handles.is_empty()).then_some(handles);
-    let event = GroupEvent::undelivered(group, message, handles, wire);
-    let mut frame = group_event(group, &event);
-    let named = [frame.payload.as_ref(), &returned.to_be_bytes()].concat();
-    frame.key = DedupeKey::of(&group, &message, &named);
-    frame.envelope()
+    let returned = if out.has(Plant::ReturnedOnce) {
+        DedupeKey::new([0; 16])
+    } else {
+        returned
+    };
+    let event = GroupEvent::undelivered(group, (message, returned), handles, wire);
+    group_event(group, &event).envelope()
 }
 
 const fn missed(reason: Reason) -> Outcome {

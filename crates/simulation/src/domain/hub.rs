@@ -6,12 +6,12 @@ use commucat_proto::frame::ack::ForkTag;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::join::Join;
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, GroupId, Handle, QueueId, SealedRef};
+use commucat_proto::id::{GroupId, Handle, QueueId, SealedRef};
 use commucat_routing::hub::{Author, Entry, Fanout, Group, Refusal, Source};
 use commucat_routing::ticket::Reason;
 
 use super::Domain;
-use super::custody::{Frame, Purpose, peer_entry};
+use super::custody::{Frame, Purpose, named, peer_entry};
 use crate::outside::{Connection, Index, Outside};
 use crate::peer::{Event as PeerEvent, ReturnTo};
 use crate::plant::Plant;
@@ -86,8 +86,9 @@ impl Domain {
             reference: join.sealed_ref,
             payload: msg.payload().clone(),
         };
-        let key = DedupeKey::of(&join.group, &msg.message(), &msg.ciphertext());
-        let about = (join.group, Some((msg.message(), to)));
+        let name = named(&join.group, msg);
+        let key = name.1;
+        let about = (join.group, Some((name, to)));
         let (ticket, guard) = self.open_ticket(out, purpose, about, Vec::new());
         let (place, envelope) = peer_entry(out, (hub, join.group), key, event);
         let leg = self.leg(ticket, 0, Some((place, key)));
@@ -109,18 +110,44 @@ impl Domain {
         (sender, to): (Sender, ReturnTo),
         msg: &Msg,
     ) -> Result<(), Problem> {
-        let list = self.admitted(out, node, &group, sender, msg.position())?;
+        let index = self.index;
+        // The last word of a ciphertext is the text's number.
+        let text = || {
+            msg.ciphertext()
+                .last_chunk::<8>()
+                .map(|word| u64::from_be_bytes(*word))
+        };
+        let list = self
+            .admitted(out, node, &group, sender, msg.position())
+            .inspect_err(|problem| {
+                out.note(|| {
+                    format!(
+                        "domain {index} refuses text {:?} of {}: {:?}",
+                        text(),
+                        msg.position(),
+                        problem.title
+                    )
+                });
+            })?;
+        out.note(|| {
+            format!(
+                "domain {index} fans out text {:?} of {}",
+                text(),
+                msg.position()
+            )
+        });
         if let Purpose::Frame(connection, sequence) = purpose
             && !self.awaits(connection, sequence)
         {
             return Ok(());
         }
+        let name = named(&group, msg);
         let frame = Frame {
             group,
             kind: FrameType::Msg,
-            key: DedupeKey::of(&group, &msg.message(), &msg.ciphertext()),
+            key: name.1,
             payload: msg.payload().clone(),
-            author: Some((msg.message(), to)),
+            author: Some((name, to)),
         };
         self.accept(out, purpose, &frame, &list);
         Ok(())

@@ -50,6 +50,8 @@ impl Domain {
             outcomes,
         };
         self.process.inbound.insert(id, inbound);
+        // One node takes a batch as a whole: what it knows of a group does not get older in between.
+        let node = out.random.index(super::NODES);
         for (index, number) in batch.events.iter().enumerate() {
             let fails = self.process.inbound.get(&id).is_some_and(Inbound::fails);
             // Behind one that failed nothing is taken: it would come before it.
@@ -57,7 +59,7 @@ impl Domain {
                 self.event_done(out, id, index, Outcome::Later);
                 continue;
             };
-            self.take_event(out, (id, index), from, event);
+            self.take_event(out, (id, index), (from, node), event);
         }
     }
 
@@ -65,7 +67,7 @@ impl Domain {
         &mut self,
         out: &mut Outside,
         (id, index): (u64, usize),
-        from: Index,
+        (from, node): (Index, usize),
         event: PeerEvent,
     ) {
         match event {
@@ -99,7 +101,6 @@ impl Domain {
                     reference,
                     origin: from,
                 };
-                let node = out.random.index(super::NODES);
                 let to = ReturnTo::There(from, reference);
                 let purpose = Purpose::Event(id, index);
                 let result = match Msg::decode(&payload) {

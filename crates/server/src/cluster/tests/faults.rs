@@ -161,6 +161,7 @@ impl Author {
             },
             group: GROUP,
             message: MessageId::new(*key.as_bytes()),
+            key,
             recipients: Arc::new([Handle::new([4; 32])]),
             since: Instant::now(),
         };

@@ -85,7 +85,7 @@ impl Hub {
             let body = Bytes::from(invite.encode());
             let welcome = envelope_of(submitted, FrameType::GroupInvite, (message, &body), &body);
             let members = std::slice::from_ref(member);
-            let return_to = submitted.return_to(message, members);
+            let return_to = submitted.return_to((message, welcome.key), members);
             relays.push(peer, &welcome, (members, return_to), Some(member.handle));
         }
         let entry = relays.commit.entry.clone();
@@ -99,7 +99,7 @@ impl Hub {
                 let named = (first.message(), &first.ciphertext());
                 let body = first.payload();
                 let envelope = envelope_of(submitted, FrameType::Msg, named, body);
-                let return_to = submitted.return_to(first.message(), &members);
+                let return_to = submitted.return_to((first.message(), envelope.key), &members);
                 relays.push(peer, &envelope, (&members, return_to), None);
             }
         }
