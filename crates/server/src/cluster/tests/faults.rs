@@ -4,9 +4,6 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 
-use commucat_proto::id::{AccountKey, DeviceId, NoiseKey};
-use commucat_proto::time::Timestamp;
-use commucat_storage::{Admission, DeviceList, ListedDevice};
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
@@ -36,26 +33,6 @@ fn key(name: Name) -> DedupeKey {
 fn name(key: &DedupeKey) -> Name {
     let [author, a, b, c, d, ..] = *key.as_bytes();
     (author, u32::from_be_bytes([a, b, c, d]))
-}
-
-async fn queue(store: &Store) -> QueueId {
-    let key = NoiseKey::new([5; 32]);
-    let id = DeviceId::of_key(&key);
-    let device = ListedDevice {
-        device: id.clone(),
-        noise_key: key,
-        not_before: Timestamp::from_millis(0),
-        not_after: Timestamp::from_millis(u64::MAX / 2),
-    };
-    let list = DeviceList {
-        account_key: AccountKey::new([6; 32]),
-        version: 1,
-        signed: Bytes::from_static(b"a list"),
-        devices: vec![device],
-    };
-    let registered = store.register(list, &id, Admission::Open, clock::now());
-    registered.await.unwrap();
-    store.device_by_key(&key).await.unwrap().unwrap().queue
 }
 
 /// One author: sends everything, reconnects when its node is gone or a frame failed.
@@ -261,7 +238,7 @@ async fn nothing_acknowledged_is_lost_and_order_is_kept_whatever_redis_forgets()
     let redis = tokio::task::spawn_blocking(|| Server::start(&[]));
     let redis = Arc::new(redis.await.unwrap().unwrap());
     let world = Arc::new(World::new().await);
-    let queue = queue(&world.store).await;
+    let queue = world.queue;
     let mut nodes = Vec::new();
     for name in ["one", "two"] {
         nodes.push(Arc::new(world.node_at(name, &redis.url(), "100ms")));
