@@ -94,12 +94,21 @@ impl Core {
             let Some(Unanswered::Message { group, number, .. }) = online.answered(sequence) else {
                 continue;
             };
-            let mut awake = std::mem::take(&mut online.blocked);
-            self.awake.append(&mut awake);
+            self.room_made();
             self.failures.remove(&group);
             self.settled(&group, number)?;
+            // Custody of an older message may be told after a newer one has failed.
+            self.mend(&group);
         }
         Ok(())
+    }
+
+    /// A message is answered: conversations that the window kept from sending may go on.
+    fn room_made(&mut self) {
+        if let Some(online) = &mut self.online {
+            let mut awake = std::mem::take(&mut online.blocked);
+            self.awake.append(&mut awake);
+        }
     }
 
     /// The server has custody of an outbox entry, or it is of no use any more.
@@ -131,6 +140,7 @@ impl Core {
         {
             *binding = Binding::Broken;
         }
+        self.room_made();
         let title = problem.title;
         if title == Title::EpochOld {
             self.change(&group, |one| one.behind = true);

@@ -186,6 +186,24 @@ fn a_refused_message_and_those_behind_it_are_sent_again_in_order() {
 }
 
 #[test]
+fn a_conversation_goes_on_when_an_older_message_is_acknowledged_after_a_newer_one_failed() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.hold_custody("alice");
+    world.send("alice", "bob", "one");
+    world.settle();
+
+    world.refuse_next_message("alice", Title::StorageFailure);
+    world.send("alice", "bob", "two");
+    world.settle();
+    world.tell_custody("alice");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "one", "two"]);
+    assert_eq!(world.outbox("alice"), 0);
+}
+
+#[test]
 fn a_linked_device_joins_the_conversations_and_gets_what_follows() {
     let mut world = two();
     world.talk("alice", "bob");

@@ -58,6 +58,9 @@ struct Device {
     ignore_acks: bool,
     refuse: Option<Title>,
     drop_next: bool,
+    /// Whether custody of the next MSG is told later, and of which one it is to be told.
+    holds_custody: bool,
+    untold: Option<u32>,
 }
 
 #[derive(Default)]
@@ -149,6 +152,8 @@ impl World {
             ignore_acks: false,
             refuse: None,
             drop_next: false,
+            holds_custody: false,
+            untold: None,
         };
         self.devices.insert(name.to_owned(), device);
         self.connect(name);
@@ -395,6 +400,15 @@ impl World {
         if !dropped {
             self.fan_out(&group, Some(name), FrameType::Msg, &payload);
         }
+        let device = self.devices.get_mut(name).unwrap();
+        if std::mem::take(&mut device.holds_custody) {
+            device.untold = Some(sequence);
+            return;
+        }
+        self.custody(name, sequence);
+    }
+
+    fn custody(&mut self, name: &str, sequence: u32) {
         let run = CustodyRun {
             first: sequence,
             count: 1,

@@ -197,6 +197,16 @@ impl World {
         self.devices.get_mut(name).unwrap().refuse = Some(title);
     }
 
+    /// The server is silent about its custody of the next message until [`World::tell_custody`].
+    pub(in crate::engine::tests) fn hold_custody(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().holds_custody = true;
+    }
+
+    pub(in crate::engine::tests) fn tell_custody(&mut self, name: &str) {
+        let untold = self.devices.get_mut(name).unwrap().untold.take();
+        self.custody(name, untold.unwrap());
+    }
+
     pub(in crate::engine::tests) fn drop_next_message(&mut self, name: &str) {
         self.devices.get_mut(name).unwrap().drop_next = true;
     }
