@@ -5,6 +5,8 @@ mod reference;
 
 use std::sync::Arc;
 
+use commucat_proto::error::Title;
+use commucat_proto::frame::error::Problem;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -113,6 +115,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Counts what a device is told where the operator should know of it.
+    pub(crate) fn note(&self, problem: &Problem) {
+        if problem.title == Title::StorageFailure {
+            self.store_failures.inc();
+        }
+    }
+
     /// All at zero.
     #[must_use]
     pub fn new() -> Self {

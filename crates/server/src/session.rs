@@ -237,6 +237,7 @@ impl Sessions {
             }),
             Ok(None) => link.end(Title::Revoked),
             Err(error) => {
+                self.metrics.store_failures.inc();
                 debug!(error = %chain(&error), "cannot read the queue's state");
                 link.end(Title::StorageFailure);
             }

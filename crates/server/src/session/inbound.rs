@@ -253,6 +253,7 @@ impl Inbound {
             .charge(binding.handle, Instant::now());
         let member = self.member();
         if let Err(problem) = self.hub.message(&member, &binding, sequence, &msg).await {
+            self.metrics.note(&problem);
             self.link.refuse(sequence, problem);
         }
         Ok(())

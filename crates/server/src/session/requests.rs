@@ -37,6 +37,7 @@ impl Answerer {
 
     pub(super) fn problem(&self, problem: Problem, sequence: u32) {
         self.metrics.frames_out.of(label::Frame::Error).inc();
+        self.metrics.note(&problem);
         self.link
             .answer(|out| outbound::problem(&problem.of_frame(sequence), out));
     }
