@@ -1,4 +1,5 @@
-//! What only the embedded store promises: lock, files, schema, damage; and the data manifest.
+//! What only one of the backends promises: lock, files, schema, damage; TLS and safe settings; and the
+//! data manifest.
 
 #![cfg(test)]
 
@@ -6,6 +7,7 @@ mod bookkeeping;
 mod damage;
 mod manifest;
 mod opening;
+mod protection;
 
 use std::path::Path;
 
