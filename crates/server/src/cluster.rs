@@ -22,7 +22,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use commucat_config::Config;
 use commucat_crypto::secret::{Secret, random_bytes};
-use commucat_proto::id::{GroupId, QueueId};
+use commucat_proto::id::{GroupId, Handle, QueueId};
+use commucat_routing::hub::Tag;
 use commucat_routing::lane::{Attachment, Envelope};
 use commucat_routing::link::{
     Act, Answer, Dispatch, Incarnation, Local, Moment, Parcel, Reading, Settings,
@@ -290,6 +291,17 @@ impl Cluster {
     /// The group's list has changed: the other nodes read it again.
     pub(crate) fn group_changed(&self, group: GroupId) {
         self.tell_all(Item::Group(group));
+    }
+
+    /// A device reported its history of a group, and may: the other nodes compare it with those of
+    /// their own.
+    pub(crate) fn tagged(&self, group: GroupId, handle: Handle, position: u64, tag: Tag) {
+        self.tell_all(Item::Tag {
+            group,
+            handle,
+            position,
+            tag,
+        });
     }
 
     /// This node takes nothing over links any more: what is under way is put into the store.

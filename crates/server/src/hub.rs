@@ -7,6 +7,7 @@
 mod abroad;
 mod commit;
 mod fetch;
+mod forks;
 mod notice;
 mod view;
 
@@ -16,10 +17,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use bytes::Bytes;
-use commucat_federation::event::{Body, Deliver, Delivered, Submit, Tag};
+use commucat_federation::event::{Body, Deliver, Delivered, Submit};
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
-use commucat_proto::frame::ack::ForkTag;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::group_create::GroupCreate;
 use commucat_proto::frame::msg::Msg;
@@ -190,6 +190,10 @@ impl Hub {
             reference: binding.sealed_ref,
         };
         if !self.is_here(&binding.hub) {
+            if binding.is_first() {
+                let peers = self.0.router.peers();
+                peers.read_outbox_first(&binding.hub, &binding.group);
+            }
             self.submit_abroad(author, binding, msg);
             return Ok(());
         }
@@ -202,11 +206,17 @@ impl Hub {
         // While the list was read, a message before it may have failed, and this one with it.
         if member.link.awaits(sequence) {
             if binding.is_first() {
-                self.0.router.read_stores_first(&view.placement.places);
+                self.read_first(&view, &binding.group);
             }
             self.fan_out(&view, (author, binding.group, &binding.handle), msg);
         }
         Ok(())
+    }
+
+    /// Lets what the author has sent over another node go before what comes now.
+    fn read_first(&self, view: &View, group: &GroupId) {
+        self.0.router.read_stores_first(&view.placement.places);
+        self.0.router.read_outboxes_first(&view.placement, group);
     }
 
     /// Takes a `submit` of `origin` into custody; what comes is its outcome.
@@ -236,7 +246,7 @@ impl Hub {
         };
         let view = self.admitted(&submit.group, asks, msg.position()).await?;
         if is_first {
-            self.0.router.read_stores_first(&view.placement.places);
+            self.read_first(&view, &submit.group);
         }
         let (reply, answer) = Reply::new();
         let author = Sender::Abroad {
@@ -361,59 +371,6 @@ impl Hub {
                 let peers = self.0.router.peers();
                 peers.hint(&peer.domain, Body::Deliver(deliver));
             }
-        }
-    }
-
-    /// Notes a fork tag; tells everyone who reported if they differ (CCP-1 section 5.2).
-    pub(crate) async fn tag(&self, binding: &Binding, tag: &ForkTag) {
-        if !self.is_here(&binding.hub) {
-            self.tag_abroad(binding, tag);
-            return;
-        }
-        let author = Author {
-            handle: &binding.handle,
-            sealed_ref: &binding.sealed_ref,
-            origin: self.domain(),
-        };
-        self.note(&binding.group, author, tag.position, tag.tag)
-            .await;
-    }
-
-    /// The same for a device of `origin`.
-    pub(crate) async fn tag_from(&self, origin: &Domain, tag: &Tag) {
-        let author = Author {
-            handle: &tag.handle,
-            sealed_ref: &tag.reference,
-            origin,
-        };
-        self.note(&tag.group, author, tag.position, tag.tag).await;
-    }
-
-    async fn note(
-        &self,
-        group: &GroupId,
-        author: Author<'_>,
-        position: u64,
-        tag: Option<[u8; 16]>,
-    ) {
-        let Ok(Some(view)) = self.load_if_unknown(group).await else {
-            return;
-        };
-        let is_member = view.group.authorise(author).is_ok();
-        if !is_member || position > view.group.head {
-            return;
-        }
-        let fork = {
-            let mut alarms = self.0.alarms.lock();
-            if alarms.len() >= ALARMS_MAX && !alarms.contains_key(group) {
-                alarms.clear();
-            }
-            let alarm = alarms.entry(*group).or_default();
-            alarm.report(position, *author.handle, tag, Instant::now())
-        };
-        if let Some(fork) = fork {
-            self.0.forks.inc();
-            self.tell_fork(group, &view, &fork);
         }
     }
 }

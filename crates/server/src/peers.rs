@@ -2,11 +2,12 @@
 //!
 //! The rules of a lane are those of [`PeerLane`]; here each has a lock, a task that carries out what
 //! it says, and the outbox. `worker` is that task, `spool` writes the outbox, `settle` deals with
-//! answers and with what comes back, `rest` is the back-off of a peer, `request` asks it for
-//! something, `inbox` takes what it sends.
+//! answers and with what comes back, `rest` is the back-off of a peer, `lease` is the right to send to it, which of
+//! several nodes one has at a time, `request` asks it for something, `inbox` takes what it sends.
 
 mod inbox;
 mod lane;
+mod lease;
 mod outgoing;
 mod request;
 mod rest;
@@ -17,13 +18,14 @@ mod worker;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use commucat_crypto::secret::random_bytes;
 use commucat_federation::event::Lane;
 use commucat_proto::id::{Domain, GroupId, Handle};
-use commucat_routing::lane::{Closed, Effect};
+use commucat_routing::lane::{Closed, Effect, Position};
 use commucat_routing::ticket::Outcome;
-use commucat_storage::{OutboxLane, Store};
+use commucat_storage::{NodeId, OutboxState, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,7 @@ use tracing::warn;
 
 pub(crate) use self::inbox::Inbox;
 use self::lane::PeerQueue;
+use self::lease::Lease;
 pub(crate) use self::outgoing::{AuthorOf, Outgoing, PeerLeg, ReturnTo};
 use self::request::Hints;
 use self::rest::Rest;
@@ -48,6 +51,9 @@ const REQUESTS_MAX: usize = 32;
 /// Domains in use at once; those at rest make room.
 const PEERS_MAX: usize = 4_096;
 
+/// Between two looks for what other nodes have put into the outbox.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
 /// Members found gone that wait for the hub; more are found again by the next message.
 const DEPARTURES_MAX: usize = 256;
 
@@ -60,6 +66,8 @@ pub(crate) struct Peers(Arc<Shared>);
 
 struct Shared {
     domain: Domain,
+    /// Stands for this run of the process where nodes take turns.
+    node: NodeId,
     keys: Keys,
     store: Store,
     mailboxes: Mailboxes,
@@ -81,6 +89,7 @@ pub(crate) struct Peer {
     domain: Domain,
     lanes: Vec<PeerQueue>,
     rest: Rest,
+    lease: Lease,
     requests: Semaphore,
     hints: Hints,
 }
@@ -97,6 +106,7 @@ impl Peers {
         let (departures, departed) = mpsc::channel(DEPARTURES_MAX);
         let shared = Shared {
             domain,
+            node: random_bytes(),
             keys,
             store,
             mailboxes,
@@ -137,6 +147,7 @@ impl Peers {
         let Some(queue) = peer.queue(lane) else {
             return;
         };
+        peer.lease.used(now);
         let envelope = outgoing.envelope();
         self.rouse(&peer, queue, |lane, effects| {
             // Only a lane that has drained is closed: the leg fails as it is dropped.
@@ -153,6 +164,14 @@ impl Peers {
         };
         if let Some(queue) = peer.queue(Lane::of(group)) {
             self.rouse(&peer, queue, |lane, effects| lane.lane().poke(effects));
+        }
+    }
+
+    /// The author of what comes next may have been on another node before, which put what came
+    /// earlier into the outbox: that goes first.
+    pub(crate) fn read_outbox_first(&self, domain: &Domain, group: &GroupId) {
+        if !self.is_only_node() {
+            self.poke(domain, group);
         }
     }
 
@@ -184,10 +203,11 @@ impl Peers {
                 }
             }
             if all_settled && self.0.spooler.is_idle() {
-                return;
+                break;
             }
             settled.await;
         }
+        self.release().await;
     }
 
     /// What is counted.
@@ -222,6 +242,7 @@ impl Peers {
             domain: domain.clone(),
             lanes: Lane::all().map(PeerQueue::new).collect(),
             rest: Rest::default(),
+            lease: Lease::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             hints: Hints::default(),
         });
@@ -229,34 +250,43 @@ impl Peers {
         Some(peer)
     }
 
-    /// Sends what an earlier run left; the store may be down for a while yet.
+    /// Sends what an earlier run left, and on from there what other nodes put into the outbox; the
+    /// store may be down for a while.
     async fn take_up(&self) {
         loop {
-            match self.0.store.outbox_states().await {
+            let pause = match self.0.store.outbox_states().await {
                 Ok(states) => {
                     for state in states {
-                        self.take_up_lane(&state.lane);
+                        self.take_up_lane(&state);
                     }
-                    return;
+                    if self.is_only_node() {
+                        return;
+                    }
+                    LOOK_PERIOD
                 }
-                Err(failure) => warn!(error = %chain(&failure), "cannot read the outbox"),
-            }
+                Err(failure) => {
+                    warn!(error = %chain(&failure), "cannot read the outbox");
+                    worker::PAGE_PAUSE
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(worker::PAGE_PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.0.stop.cancelled() => return,
             }
         }
     }
-}
 
-impl Peers {
-    fn take_up_lane(&self, lane: &OutboxLane) {
-        let Some(peer) = self.peer(&lane.peer) else {
+    fn take_up_lane(&self, state: &OutboxState) {
+        let Some(peer) = self.peer(&state.lane.peer) else {
             return;
         };
-        if let Some(queue) = Lane::new(lane.number).and_then(|lane| peer.queue(lane)) {
-            self.rouse(&peer, queue, |_, _| ());
-        }
+        let Some(queue) = Lane::new(state.lane.number).and_then(|lane| peer.queue(lane)) else {
+            return;
+        };
+        let head = Position::new(state.head.get());
+        self.rouse(&peer, queue, |lane, effects| {
+            lane.lane().poll(head, effects);
+        });
     }
 }
 

@@ -242,6 +242,13 @@ impl Router {
         }
     }
 
+    /// The same for the domains that a message goes to, and their outboxes.
+    pub(crate) fn read_outboxes_first(&self, placement: &Placement, group: &GroupId) {
+        for peer in &placement.abroad {
+            self.0.peers.read_outbox_first(&peer.domain, group);
+        }
+    }
+
     /// Takes a frame into custody and places it for every recipient but the one at `except`, without
     /// waiting in between.
     pub(crate) fn accept(

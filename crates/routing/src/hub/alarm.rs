@@ -26,9 +26,20 @@ pub struct Alarm {
     positions: BTreeMap<u64, Reports>,
 }
 
+/// Who tells a handle of a fork.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Teller {
+    /// This node, when there is one.
+    Here,
+    /// This node has.
+    Told,
+    /// The node of this domain that it reported to.
+    Elsewhere,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Reports {
-    tags: HashMap<Handle, (Tag, bool)>,
+    tags: HashMap<Handle, (Tag, Teller)>,
     /// Since when empty and non-empty tags stand against each other.
     mixed: Option<Instant>,
 }
@@ -48,14 +59,30 @@ impl Alarm {
         now: Instant,
     ) -> Option<Fork> {
         let reports = self.positions.entry(position).or_default();
-        let told = reports.tags.get(&handle).is_some_and(|(_, told)| *told);
-        reports.tags.insert(handle, (tag, told));
+        let teller = match reports.tags.get(&handle) {
+            Some((_, Teller::Told)) => Teller::Told,
+            Some((_, Teller::Here | Teller::Elsewhere)) | None => Teller::Here,
+        };
+        reports.tags.insert(handle, (tag, teller));
         reports.note_mix(now);
         let fork = reports.alarm(position, now);
+        self.forget_old();
+        fork
+    }
+
+    /// Notes a report that another node of this domain took, and checked: it tells the handle, and
+    /// whoever reported here hears of a difference at the next [`Alarm::tick`].
+    pub fn report_elsewhere(&mut self, position: u64, handle: Handle, tag: Tag, now: Instant) {
+        let reports = self.positions.entry(position).or_default();
+        reports.tags.insert(handle, (tag, Teller::Elsewhere));
+        reports.note_mix(now);
+        self.forget_old();
+    }
+
+    fn forget_old(&mut self) {
         if self.positions.len() > Self::POSITIONS {
             self.positions.pop_first();
         }
-        fork
     }
 
     /// When [`Alarm::tick`] may have something to say.
@@ -69,7 +96,7 @@ impl Alarm {
         untold.filter_map(due).min()
     }
 
-    /// The alarms that are due because an empty tag stood for too long.
+    /// The alarms that are due, because an empty tag stood for too long or another node took a report.
     #[must_use]
     pub fn tick(&mut self, now: Instant) -> Vec<Fork> {
         let positions = self.positions.iter_mut();
@@ -97,7 +124,8 @@ impl Reports {
     }
 
     fn has_untold(&self) -> bool {
-        self.tags.values().any(|(_, told)| !told)
+        let is_untold = |(_, teller): &(Tag, Teller)| *teller == Teller::Here;
+        self.tags.values().any(is_untold)
     }
 
     fn note_mix(&mut self, now: Instant) {
@@ -116,8 +144,9 @@ impl Reports {
             return None;
         }
         let mut told = Vec::new();
-        for (handle, (_, was_told)) in &mut self.tags {
-            if !std::mem::replace(was_told, true) {
+        for (handle, (_, teller)) in &mut self.tags {
+            if *teller == Teller::Here {
+                *teller = Teller::Told;
                 told.push(*handle);
             }
         }
@@ -135,6 +164,27 @@ mod tests {
     const C: Handle = Handle::new([3; 32]);
     const TAG: Tag = Some([7; 16]);
     const OTHER: Tag = Some([8; 16]);
+
+    #[test]
+    fn each_node_tells_those_who_reported_to_it() {
+        let now = Instant::now();
+        let (mut one, mut two) = (Alarm::default(), Alarm::default());
+
+        let first = one.report(5, A, TAG, now);
+        two.report_elsewhere(5, A, TAG, now);
+        let second = two.report(5, B, OTHER, now);
+        one.report_elsewhere(5, B, OTHER, now);
+        let third = one.tick(now);
+
+        let tells = |handle| Fork {
+            position: 5,
+            told: vec![handle],
+        };
+        assert_eq!(first, None);
+        assert_eq!(second, Some(tells(B)));
+        assert_eq!(third, [tells(A)]);
+        assert!(one.tick(now).is_empty() && two.tick(now).is_empty());
+    }
 
     #[test]
     fn different_tags_alarm_all_that_reported_once() {

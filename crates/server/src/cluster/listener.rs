@@ -100,6 +100,12 @@ impl Cluster {
                 around.router.forget_places();
             }
             Item::Group(group) => around.hub.forget(&group),
+            Item::Tag {
+                group,
+                handle,
+                position,
+                tag,
+            } => around.hub.tagged_elsewhere(&group, handle, (position, tag)),
             Item::Alive(status) => {
                 if status.keys != self.keys_mark() {
                     self.0.metrics.cluster_keys_differ.inc();

@@ -7,7 +7,8 @@ use commucat_routing::link::{Answer, Incarnation};
 
 use super::wire::Item;
 
-/// Announcements to all that wait; beyond, wakes are dropped, which costs a poll's two seconds.
+/// Announcements to all that wait; beyond, wakes are dropped, which costs a poll's two seconds, and
+/// fork tags, which the next change of the group repeats.
 const ALL_MAX: usize = 65_536;
 
 /// An answer whose queue is looked at again when it is sent.
@@ -49,7 +50,7 @@ impl Outbox {
 
     /// Something for all.
     pub(super) fn tell_all(&mut self, item: Item) {
-        if self.all.len() < ALL_MAX || !matches!(item, Item::Wake(_)) {
+        if self.all.len() < ALL_MAX || !matches!(item, Item::Wake(_) | Item::Tag { .. }) {
             self.all.push(item);
         }
     }

@@ -5,7 +5,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commucat_crypto::sealed_box;
 use commucat_crypto::secret::Secret;
-use commucat_proto::id::{DedupeKey, GroupId, QueueId};
+use commucat_proto::id::{DedupeKey, GroupId, Handle, QueueId};
 use commucat_proto::wire::varint;
 use commucat_routing::lane::Envelope;
 use commucat_routing::link::{Answer, Incarnation, Parcel, Reading};
@@ -48,6 +48,13 @@ pub(super) enum Item {
     Leaving,
     /// To all: the node of this name ends.
     Drain(String),
+    /// To all: a device reported its history of a group.
+    Tag {
+        group: GroupId,
+        handle: Handle,
+        position: u64,
+        tag: Option<[u8; 16]>,
+    },
 }
 
 /// What a node says of itself.
@@ -184,6 +191,19 @@ fn put(item: &Item, out: &mut BytesMut) {
             out.put_u8(12);
             put_bytes(name.as_bytes(), out);
         }
+        Item::Tag {
+            group,
+            handle,
+            position,
+            tag,
+        } => {
+            out.put_u8(13);
+            out.put_slice(group.as_bytes());
+            out.put_slice(handle.as_bytes());
+            varint::write(*position, out);
+            out.put_u8(u8::from(tag.is_some()));
+            out.put_slice(tag.as_ref().map_or(&[], |tag| tag.as_slice()));
+        }
     }
 }
 
@@ -290,6 +310,15 @@ impl Reader {
             }),
             11 => Item::Leaving,
             12 => Item::Drain(self.text()?),
+            13 => Item::Tag {
+                group: GroupId::new(self.array()?),
+                handle: Handle::new(self.array()?),
+                position: self.number()?,
+                tag: match self.flag()? {
+                    true => Some(self.array()?),
+                    false => None,
+                },
+            },
             _ => return None,
         })
     }
@@ -408,6 +437,18 @@ mod tests {
             }),
             Item::Leaving,
             Item::Drain("two".to_owned()),
+            Item::Tag {
+                group,
+                handle: Handle::new([6; 32]),
+                position: 300,
+                tag: Some([8; 16]),
+            },
+            Item::Tag {
+                group,
+                handle: Handle::new([6; 32]),
+                position: 300,
+                tag: None,
+            },
         ]
     }
 

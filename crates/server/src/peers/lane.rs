@@ -113,7 +113,7 @@ impl PeerQueue {
 
 impl Peers {
     /// Runs one operation of a lane whose task runs from now on, if it did not; the lane holds what
-    /// comes in memory, unless its peer is left alone.
+    /// comes in memory, unless its peer is left alone, or left to another node.
     pub(super) fn rouse<R>(
         &self,
         peer: &Arc<Peer>,
@@ -121,7 +121,7 @@ impl Peers {
         operation: impl FnOnce(&mut PeerLane<PeerLeg>, &mut Vec<Effect<PeerLeg>>) -> R,
     ) -> R {
         let mut effects = Vec::new();
-        let is_left_alone = self.is_draining() || peer.rest.is_on();
+        let is_left_alone = self.is_draining() || peer.rest.is_on() || !self.may_send(peer);
         // One lock for all: a task that ends looks whether anything came.
         let mut state = queue.state.lock();
         if !is_left_alone {

@@ -16,7 +16,7 @@ use tracing::{debug, error, warn};
 
 use super::lane::PeerQueue;
 use super::outgoing::{Sent, Verdict, pack};
-use super::{Peer, Peers};
+use super::{Peer, Peers, lease};
 use crate::chain::chain;
 use crate::federation::PostError;
 
@@ -64,8 +64,13 @@ impl Worker<'_> {
     async fn turn(&self) -> Goes {
         self.delete().await;
         self.tick();
+        let may_send = self.peers.hold(self.peer).await;
         let left = self.peer.rest.remaining(Instant::now());
-        if left.is_none() && !self.peers.is_draining() {
+        if !may_send {
+            // Another node sends, from the outbox.
+            self.peers
+                .with_lane(self.peer, self.queue, |lane, effects| lane.failed(effects));
+        } else if left.is_none() && !self.peers.is_draining() {
             self.peers
                 .with_lane(self.peer, self.queue, |lane, effects| lane.connect(effects));
         }
@@ -79,7 +84,8 @@ impl Worker<'_> {
                     return Goes::On;
                 }
                 Next::ReadPage { after } => self.read(after).await,
-                Next::Wait => return self.wait(left).await,
+                Next::Wait if may_send => return self.wait(left).await,
+                Next::Wait => return self.wait_for_the_right().await,
             };
         }
     }
@@ -92,7 +98,16 @@ impl Worker<'_> {
             () = self.queue.woken.notified() => Goes::On,
             () = sleep_until(wakes_at.into()), if deadline.is_some() => Goes::On,
             () = sleep(rest.unwrap_or_default()), if rest.is_some() => Goes::On,
+            () = sleep(lease::RENEWAL), if self.peers.keeps(self.peer) => Goes::On,
             () = sleep(IDLE), if rest.is_none() => Goes::Ends,
+        }
+    }
+
+    /// Another node may send to the peer: nothing is to be done here but to write the outbox.
+    async fn wait_for_the_right(&self) -> Goes {
+        tokio::select! {
+            () = self.queue.woken.notified() => Goes::On,
+            () = sleep(lease::RETRY) => Goes::Ends,
         }
     }
 
