@@ -1,11 +1,14 @@
 """Starts the server as a real process and gives tests what they need around it."""
 
+import contextlib
 import functools
 import os
 import pathlib
 import re
+import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 
@@ -17,6 +20,11 @@ from wire import parse_invite
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SERVER = os.environ.get("COMMUCAT_SERVER", str(ROOT / "target/debug/commucat-server"))
 CLI = os.environ.get("COMMUCAT_CLI", str(ROOT / "target/debug/commucat-cli"))
+
+# Set where the servers are to keep their state in PostgreSQL and speak through Redis.
+POSTGRES = os.environ.get("TEST_POSTGRES_URL")
+PSQL = os.environ.get("TEST_PSQL", "psql")
+REDIS = os.environ.get("TEST_REDIS_URL")
 
 # The suite makes many accounts and devices from one address in a short time.
 ROOMY = {
@@ -35,6 +43,26 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def make_database():
+    """A new, empty database of the run's own cluster: its address."""
+    name = f"stranger_{secrets.token_hex(8)}"
+    made = f"CREATE DATABASE {name} TEMPLATE template0"
+    subprocess.run([PSQL, "-X", "-q", "-d", POSTGRES, "-c", made], check=True)
+    return f"{POSTGRES.rpartition('/')[0]}/{name}"
+
+
+# Holds back all that write, not those that read, until its transaction ends.
+LOCK = """
+BEGIN;
+DO $$ DECLARE tables text; BEGIN
+  SELECT string_agg(quote_ident(tablename), ', ') INTO tables FROM pg_tables
+  WHERE schemaname = current_schema();
+  EXECUTE 'LOCK TABLE ' || tables || ' IN EXCLUSIVE MODE';
+END $$;
+\\echo locked
+"""
+
+
 class Server:
     """One server process over a directory of its own."""
 
@@ -48,6 +76,11 @@ class Server:
             "COMMUCAT_SERVER_DATA": str(self.directory / "data"),
             **{f"COMMUCAT_{name.upper()}": value for name, value in settings.items()},
         }
+        self.database = make_database() if POSTGRES else None
+        if self.database:
+            self.settings["COMMUCAT_STORAGE_URL"] = self.database
+            self.settings["COMMUCAT_STORAGE_REDIS_URL"] = REDIS
+            self.settings["COMMUCAT_STORAGE_REDIS_PREFIX"] = f"{secrets.token_hex(8)}:"
         self.log = self.directory / "server.log"
         self.process = None
         self.start()
@@ -106,6 +139,38 @@ class Server:
             capture_output=True,
             text=True,
         ).stdout
+
+    def kept(self):
+        """All that the server keeps, as bytes."""
+        files = (self.directory / "data").rglob("*")
+        kept = b"".join(path.read_bytes() for path in files if path.is_file())
+        if self.database:
+            program = str(pathlib.Path(PSQL).with_name("pg_dump"))
+            dump = subprocess.run([program, self.database], check=True, capture_output=True).stdout
+            kept += dump
+            for value in re.findall(rb"\\x((?:[0-9a-f]{2})+)", dump):
+                kept += bytes.fromhex(value.decode())
+        return kept
+
+    @contextlib.contextmanager
+    def failing_store(self):
+        """Nothing can be written into the store meanwhile."""
+        if not self.database:
+            path = self.directory / "data" / "store.sqlite3"
+            store = sqlite3.connect(path, isolation_level=None)
+            store.execute("BEGIN IMMEDIATE")
+            yield
+            store.execute("ROLLBACK")
+            store.close()
+            return
+        pipe = subprocess.PIPE
+        arguments = [PSQL, "-X", "-q", "-d", self.database]
+        with subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True) as holder:
+            holder.stdin.write(LOCK)
+            holder.stdin.flush()
+            assert holder.stdout.readline() == "locked\n"
+            yield
+            holder.stdin.close()
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

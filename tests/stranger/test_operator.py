@@ -94,9 +94,7 @@ def test_tokens_are_kept_as_hashes_only(server):
     invite = parse_invite(json.loads(server.cli("invite", "create"))["link"])
     server.kill()
 
-    kept = b"".join(
-        path.read_bytes() for path in (server.directory / "data").rglob("*") if path.is_file()
-    )
+    kept = server.kept()
 
     assert invite.token not in kept
 

@@ -1,7 +1,6 @@
 """Sessions: TYPING, PRESENCE, keep-alive, limits of queues, fork tags (PROTOCOL.md 3 to 5)."""
 
 import os
-import sqlite3
 import time
 
 import pytest
@@ -186,14 +185,11 @@ def test_a_store_that_fails_refuses_and_loses_nothing(make_server):
     alice.member, bob.member = make_group(alice, bob)
     alice.join(alice.member)
     bob.close()
-    store = sqlite3.connect(server.directory / "data" / "store.sqlite3", isolation_level=None)
-    store.execute("BEGIN IMMEDIATE")
 
-    sequence, message_id = alice.message(1, b"sealed")
-    refused("Storage Failure", alice.publish, [b"package"])
-    refused("Storage Failure", alice.status_of, sequence, 40)
-    store.execute("ROLLBACK")
-    store.close()
+    with server.failing_store():
+        sequence, message_id = alice.message(1, b"sealed")
+        refused("Storage Failure", alice.publish, [b"package"])
+        refused("Storage Failure", alice.status_of, sequence, 40)
     alice.join(alice.member)
     again, _ = alice.message(1, b"sealed", message_id=message_id)
 

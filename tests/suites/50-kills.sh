@@ -1,4 +1,7 @@
-about="kill -9 of the server under traffic; options: --cycles N (10)"
-packages=(strace:strace)
+about="kill -9 of the server under traffic, on both stores; options for one run: --cycles N (10), --backend sqlite|postgres"
+packages=(strace:strace "${SERVICES[@]}")
 
-run() { testkit commucat-kills "$@"; }
+run() {
+  testkit commucat-kills "$@"
+  [ $# -gt 0 ] || testkit commucat-kills --backend postgres --cycles 4 --messages 2000
+}

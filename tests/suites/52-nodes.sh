@@ -1,4 +1,4 @@
-about="three nodes of one domain, traffic and faults; fails where PostgreSQL is killed; options: --seconds N (60)"
+about="three nodes of one domain, traffic, and faults of every kind at random; options: --seconds N (60)"
 packages=("${SERVICES[@]}")
 
 run() { testkit commucat-nodes "$@"; }

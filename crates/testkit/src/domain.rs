@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use commucat_testkit::balancer::Balancer;
-use commucat_testkit::server::{Options, Server};
-use commucat_testkit::services::{Database, Postgres, Redis};
+use commucat_services::{Database, Postgres, Redis};
 use tempfile::TempDir;
 
-/// Names of the nodes.
-pub(crate) const NAMES: [&str; 3] = ["one", "two", "three"];
+use crate::balancer::Balancer;
+use crate::server::{Options, Server};
 
 /// Everything that a domain is made of.
-pub(crate) struct Domain {
-    pub(crate) servers: Vec<Server>,
-    pub(crate) redis: Arc<Redis>,
-    pub(crate) postgres: &'static Postgres,
+#[derive(Debug)]
+pub struct Domain {
+    /// The nodes, all reached over one port.
+    pub servers: Vec<Server>,
+    /// What they speak through.
+    pub redis: Arc<Redis>,
+    /// The cluster with their database.
+    pub postgres: &'static Postgres,
     /// Held while the servers run: dropped, the database is gone.
     _database: Database<'static>,
     _balancer: Balancer,
@@ -23,8 +25,12 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    /// Starts everything.
-    pub(crate) async fn start() -> Result<Self> {
+    /// Starts everything, with nodes of these names.
+    ///
+    /// # Errors
+    ///
+    /// What does not start.
+    pub async fn start(names: &[&str]) -> Result<Self> {
         let services = tokio::task::spawn_blocking(|| {
             let postgres = Postgres::shared()?;
             let database = postgres.database()?;
@@ -35,7 +41,7 @@ impl Domain {
         let keys = tempfile::tempdir()?;
         let mut balancer = Balancer::bind().await?;
         let mut servers = Vec::new();
-        for name in NAMES {
+        for name in names {
             let options = Options::default()
                 .for_load()
                 .set("limits.connections_per_address", "100000")

@@ -1,12 +1,14 @@
 //! Real servers, clients, faults and checkers for CommuCat's tests.
 //!
 //! [`server`] runs `commucat-server` as a process, [`people`] makes accounts and devices by the
-//! client SDK, [`services`] the databases beside them, [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks
-//! for what nobody may keep.
+//! client SDK, [`services`] the databases beside them, [`domain`] a domain of several nodes; a [`company`] talks while things
+//! happen. [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks for what nobody may keep.
 
 pub mod balancer;
 pub mod canary;
 pub mod checker;
+pub mod company;
+pub mod domain;
 pub mod history;
 pub mod people;
 pub mod random;

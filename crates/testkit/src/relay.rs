@@ -42,17 +42,19 @@ impl Relay {
         self.port
     }
 
-    /// Begins to pass on to `port` of 127.0.0.1.
-    pub fn run(&mut self, port: u16) {
+    /// Begins to pass on to these ports of 127.0.0.1, in turn.
+    pub fn run(&mut self, ports: Vec<u16>) {
         let Some(listener) = self.listener.take() else {
             return;
         };
-        let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let from = SocketAddr::new(IpAddr::V4(self.from), 0);
         let (tasks, stop) = (TaskTracker::new(), self.stop.clone());
         let all = tasks.clone();
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+            let mut turns = ports.iter().cycle();
             while let Ok((stream, _)) = listener.accept().await {
+                let Some(port) = turns.next() else { return };
+                let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), *port);
                 // A connection that breaks is the business of its two ends.
                 all.spawn(
                     stop.clone()

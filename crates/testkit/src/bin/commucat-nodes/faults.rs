@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use commucat_admin::{Answer, Request};
+use commucat_testkit::domain::Domain;
 use commucat_testkit::random::Random;
 use commucat_testkit::server::{START_WAIT, Server};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::domain::{Domain, NAMES};
+/// Names of the nodes.
+pub(crate) const NAMES: [&str; 3] = ["one", "two", "three"];
 
 /// Longest that a server is away.
 const AWAY_MS: u64 = 1_200;

@@ -1,7 +1,6 @@
 //! `commucat-nodes`: several servers of one domain behind a load balancer, traffic, and faults of every
 //! kind; shows that nothing acknowledged is lost, nothing is shown twice and order is kept.
 
-mod domain;
 mod faults;
 mod run;
 

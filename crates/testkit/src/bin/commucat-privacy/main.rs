@@ -5,6 +5,7 @@ mod asker;
 mod flows;
 mod names;
 mod places;
+mod watch;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -17,6 +18,7 @@ use commucat_testkit::relay::Relay;
 use commucat_testkit::server::{Backend, Options, Server};
 
 use self::names::Names;
+use self::watch::Watch;
 
 /// The clients' address: nothing else on this machine has it.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 7, 77, 7);
@@ -31,12 +33,16 @@ struct Args {
     /// What keeps the server's durable state
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
+
+    /// Servers of the domain; several share PostgreSQL and Redis
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    match Box::pin(run(args.keep.as_deref(), args.backend)).await {
+    match Box::pin(run(&args)).await {
         Ok((line, hits)) => {
             for hit in &hits {
                 say(&format!("{} in {} ({})", hit.canary, hit.place, hit.form));
@@ -60,16 +66,28 @@ fn say(line: &str) {
     writeln!(std::io::stdout(), "{line}").ok();
 }
 
-async fn run(keep: Option<&std::path::Path>, backend: Backend) -> Result<(String, Vec<Hit>)> {
+async fn run(args: &Args) -> Result<(String, Vec<Hit>)> {
     let mut relay = Relay::bind(CLIENT).await?;
-    let options = Options::default()
+    let watch = match args.nodes {
+        ..2 => None,
+        _ => Some(tokio::task::spawn_blocking(Watch::start).await??),
+    };
+    let mut options = Options::default()
         .for_load()
         .set("server.log", "trace")
         .set("server.endpoint", &format!("localhost:{}", relay.port()))
-        .set("ledger.sink", "file")
-        .on(backend);
-    let mut server = Server::start(options).await?;
-    relay.run(server.port());
+        .set("ledger.sink", "file");
+    if let Some(watch) = &watch {
+        ensure!(
+            args.backend == Backend::Postgres,
+            "several nodes need `--backend postgres`"
+        );
+        options = options.set("storage.redis_url", &watch.url());
+    }
+    let mut server = Server::start(options.clone().on(args.backend)).await?;
+    let mut others = others(&server, &options, args.nodes).await?;
+    let ports = others.iter().map(Server::port);
+    relay.run(std::iter::once(server.port()).chain(ports).collect());
     let names = Names::new()?;
     let directory = tempfile::tempdir()?;
 
@@ -83,10 +101,15 @@ async fn run(keep: Option<&std::path::Path>, backend: Backend) -> Result<(String
         }
     };
     places.append(&mut places::of(&server, "at the end").await?);
-    let status = server.terminate().await?;
-    ensure!(status.success(), "the server ended with {status}");
-    places.append(&mut places::files(&server, "after the end")?);
-    if let Some(keep) = keep {
+    if let Some(watch) = &watch {
+        places.append(&mut watch.places()?);
+    }
+    for server in std::iter::once(&mut server).chain(&mut others) {
+        let status = server.terminate().await?;
+        ensure!(status.success(), "the server ended with {status}");
+        places.append(&mut places::files(server, "after the end")?);
+    }
+    if let Some(keep) = &args.keep {
         places::keep(&places, keep)?;
     }
 
@@ -104,6 +127,21 @@ async fn run(keep: Option<&std::path::Path>, backend: Backend) -> Result<(String
         hits.len()
     );
     Ok((line, hits))
+}
+
+/// The other nodes of the domain of `first`, which has made keys and database.
+async fn others(first: &Server, options: &Options, nodes: usize) -> Result<Vec<Server>> {
+    let mut others = Vec::new();
+    for _ in 1..nodes {
+        let database = first.database().context("no database")?;
+        let keys = first.data().join("keys");
+        let options = options
+            .clone()
+            .set("storage.url", &database.url())
+            .set("crypto.keys", keys.to_str().context("a path")?);
+        others.push(Server::start(options).await?);
+    }
+    Ok(others)
 }
 
 /// No hits mean something only if the search would find them and searched where things are.
