@@ -156,35 +156,19 @@ fn put(item: &Item, out: &mut BytesMut) {
             group,
             payload,
         } => {
-            out.put_u8(5);
-            out.put_slice(queue.as_bytes());
-            out.put_slice(group.as_bytes());
+            put_ids(5, &[queue.as_bytes(), group.as_bytes()], out);
             put_bytes(payload, out);
         }
-        Item::Wake(queue) => {
-            out.put_u8(6);
-            out.put_slice(queue.as_bytes());
-        }
+        Item::Wake(queue) => put_ids(6, &[queue.as_bytes()], out),
         Item::Attached { queue, stamp } => {
-            out.put_u8(7);
-            out.put_slice(queue.as_bytes());
+            put_ids(7, &[queue.as_bytes()], out);
             varint::write(*stamp, out);
         }
-        Item::Revoked(queue) => {
-            out.put_u8(8);
-            out.put_slice(queue.as_bytes());
-        }
-        Item::Group(group) => {
-            out.put_u8(9);
-            out.put_slice(group.as_bytes());
-        }
+        Item::Revoked(queue) => put_ids(8, &[queue.as_bytes()], out),
+        Item::Group(group) => put_ids(9, &[group.as_bytes()], out),
         Item::Alive(status) => {
             out.put_u8(10);
-            put_bytes(status.name.as_bytes(), out);
-            put_bytes(status.version.as_bytes(), out);
-            out.put_slice(&status.keys);
-            varint::write(status.sessions, out);
-            out.put_u8(u8::from(status.draining));
+            put_status(status, out);
         }
         Item::Leaving => out.put_u8(11),
         Item::Drain(name) => {
@@ -197,14 +181,27 @@ fn put(item: &Item, out: &mut BytesMut) {
             position,
             tag,
         } => {
-            out.put_u8(13);
-            out.put_slice(group.as_bytes());
-            out.put_slice(handle.as_bytes());
+            put_ids(13, &[group.as_bytes(), handle.as_bytes()], out);
             varint::write(*position, out);
             out.put_u8(u8::from(tag.is_some()));
             out.put_slice(tag.as_ref().map_or(&[], |tag| tag.as_slice()));
         }
     }
+}
+
+fn put_ids(kind: u8, ids: &[&[u8]], out: &mut BytesMut) {
+    out.put_u8(kind);
+    for id in ids {
+        out.put_slice(id);
+    }
+}
+
+fn put_status(status: &Status, out: &mut BytesMut) {
+    put_bytes(status.name.as_bytes(), out);
+    put_bytes(status.version.as_bytes(), out);
+    out.put_slice(&status.keys);
+    varint::write(status.sessions, out);
+    out.put_u8(u8::from(status.draining));
 }
 
 fn put_envelope(envelope: &Envelope, out: &mut BytesMut) {
