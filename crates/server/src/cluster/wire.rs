@@ -400,6 +400,12 @@ mod tests {
                 away,
             })
         };
+        let tag = |tag| Item::Tag {
+            group,
+            handle: Handle::new([6; 32]),
+            position: 300,
+            tag,
+        };
         vec![
             parcel(1, Reading::StoreFirst, envelope(Some(group), b"sealed")),
             parcel(2, Reading::GoOn, envelope(None, b"")),
@@ -434,18 +440,8 @@ mod tests {
             }),
             Item::Leaving,
             Item::Drain("two".to_owned()),
-            Item::Tag {
-                group,
-                handle: Handle::new([6; 32]),
-                position: 300,
-                tag: Some([8; 16]),
-            },
-            Item::Tag {
-                group,
-                handle: Handle::new([6; 32]),
-                position: 300,
-                tag: None,
-            },
+            tag(Some([8; 16])),
+            tag(None),
         ]
     }
 
