@@ -8,10 +8,12 @@
 
 pub mod conformance;
 mod entry;
+mod known;
 mod sink;
 mod writer;
 
 pub use self::entry::{AccountMark, Change, DeviceMark, Entry, Hash};
+pub use self::known::Known;
 pub use self::sink::debug::DebugSink;
 pub use self::sink::file::{FileError, FileSink};
 pub use self::sink::null::NullSink;

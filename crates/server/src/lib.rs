@@ -4,6 +4,7 @@ mod accounts;
 mod admin;
 pub mod api;
 pub mod args;
+mod arrears;
 pub mod carrier;
 mod chain;
 pub mod check;

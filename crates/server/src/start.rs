@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 
 use commucat_config::{Config, LedgerSink};
 use commucat_crypto::keyring::KeyringError;
-use commucat_ledger::{DebugSink, FileError, FileSink, Ledger, NullSink, Worker};
+use commucat_ledger::{DebugSink, FileError, FileSink, Known, Ledger, NullSink, Worker};
 use commucat_storage::{
     Location, Migrations, OpenError, Options, OutboxLimits, QueueLimits, Store,
 };
@@ -36,7 +36,7 @@ use crate::reload::Reloader;
 use crate::shutdown::{Ending, Started};
 use crate::tls::Identity;
 use crate::tls::certificate::{self, CertificateError};
-use crate::{admin, clock, federation, http, service, welcome};
+use crate::{admin, arrears, clock, federation, http, service, welcome};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +167,10 @@ impl Ground {
         }
         let store = opening.block_on(Store::open(location(&config)?, options(&config)))?;
         opening.block_on(federation::note_named(&config.federation.peers, &store))?;
-        let (ledger, worker) = open_ledger(&config)?;
+        let (ledger, worker, known) = open_ledger(&config)?;
+        if let Some(known) = known {
+            opening.block_on(arrears::settle(&store, &ledger, known));
+        }
         Ok(Self {
             config: Arc::new(config),
             is_first,
@@ -403,13 +406,21 @@ pub(crate) fn options(config: &Config) -> Options {
     }
 }
 
-fn open_ledger(config: &Config) -> Result<(Ledger, Worker), StartError> {
-    match config.ledger.sink {
+/// The ledger; and what it knows, where all entries of the domain go through this process.
+fn open_ledger(config: &Config) -> Result<(Ledger, Worker, Option<Known>), StartError> {
+    let mut known = None;
+    let started = match config.ledger.sink {
         LedgerSink::Null => Ledger::start(NullSink::default()),
         LedgerSink::Debug => Ledger::start(DebugSink::default()),
-        LedgerSink::File => Ledger::start(FileSink::open(&config.ledger_path())?),
-    }
-    .map_err(StartError::Threads)
+        LedgerSink::File => {
+            let (sink, found) = FileSink::open_known(&config.ledger_path())?;
+            // Each of several nodes has a ledger of what went through it.
+            known = Some(found).filter(|_| config.storage.redis_url.is_none());
+            Ledger::start(sink)
+        }
+    };
+    let (ledger, worker) = started.map_err(StartError::Threads)?;
+    Ok((ledger, worker, known))
 }
 
 /// Where the server will be reachable, for messages.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::{Sink, SinkError, new_entries};
 use crate::entry::{Entry, Hash};
+use crate::known::Known;
 
 /// Longest line that is read; ours have less than 600 bytes.
 const LINE_BYTES_MAX: u64 = 4_096;
@@ -71,6 +72,15 @@ impl FileSink {
     ///
     /// [`FileError`]; a file whose chain is broken is left as it is.
     pub fn open(path: &Path) -> Result<Self, FileError> {
+        Ok(Self::open_known(path)?.0)
+    }
+
+    /// [`Self::open`], and what the ledger says of the keys in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_known(path: &Path) -> Result<(Self, Known), FileError> {
         let io_error = |source| FileError::Io {
             path: path.to_owned(),
             source,
@@ -95,7 +105,7 @@ impl FileSink {
         };
         sink.repair().map_err(io_error)?;
         sync_directory(path).map_err(io_error)?;
-        Ok(sink)
+        Ok((sink, found.known))
     }
 
     /// The hash of the last line: whoever notes it elsewhere can tell later whether the ledger still
@@ -165,6 +175,7 @@ struct Found {
     next: u64,
     head: Hash,
     kept_bytes: u64,
+    known: Known,
 }
 
 enum ScanError {
@@ -195,6 +206,7 @@ fn scan(file: &mut File) -> Result<Found, ScanError> {
         next: 0,
         head: Hash::new([0; 32]),
         kept_bytes: 0,
+        known: Known::default(),
     };
     let mut line = Vec::new();
     loop {
@@ -211,10 +223,12 @@ fn scan(file: &mut File) -> Result<Found, ScanError> {
             });
         };
         let checked = check_line(text, &found);
-        found.head = checked.map_err(|reason| ScanError::Broken {
+        let line = checked.map_err(|reason| ScanError::Broken {
             line: found.next + 1,
             reason,
         })?;
+        found.head = line.hash;
+        found.known.note(line.entry.change());
         found.next += 1;
         found.kept_bytes += as_u64(len);
     }
@@ -228,8 +242,8 @@ struct Line {
     hash: Hash,
 }
 
-/// The hash of a line that follows what was `found` so far, or what is wrong with it.
-fn check_line(text: &[u8], found: &Found) -> Result<Hash, &'static str> {
+/// A line that follows what was `found` so far, or what is wrong with it.
+fn check_line(text: &[u8], found: &Found) -> Result<Line, &'static str> {
     let line: Line = serde_json::from_slice(text).map_err(|_| "the line is not a ledger entry")?;
     let tail_bytes = HASH_HEAD.len() + 64 + HASH_TAIL.len();
     let body = text
@@ -246,7 +260,7 @@ fn check_line(text: &[u8], found: &Found) -> Result<Hash, &'static str> {
     if line.entry.index() != found.next {
         return Err("the entry has another index");
     }
-    Ok(line.hash)
+    Ok(line)
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
