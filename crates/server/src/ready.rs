@@ -116,8 +116,10 @@ impl Readiness {
         self.tell();
     }
 
+    /// As the store counts them, and as those who spool met them; some twice, which does not matter.
     fn store_failures(&self) -> u64 {
-        self.store.counters().failures
+        let met = self.metrics.store_failures.get();
+        self.store.counters().failures.saturating_add(met)
     }
 
     fn tell(&self) {
