@@ -5,6 +5,7 @@
 //! happen. [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks for what nobody may keep.
 
 pub mod balancer;
+pub mod cable;
 pub mod canary;
 pub mod checker;
 pub mod company;
@@ -15,6 +16,7 @@ pub mod random;
 pub mod recorder;
 pub mod relay;
 pub mod server;
+pub mod stage;
 pub mod traffic;
 
 pub use commucat_services as services;

@@ -74,10 +74,24 @@ impl Circle {
         devices: usize,
     ) -> Result<Self> {
         let invite = server.invite(u32::try_from(names.len())?).await?;
+        let names: Vec<_> = names.iter().map(|name| (*name, invite.as_str())).collect();
+        Self::gather_by(directory, &names, devices).await
+    }
+
+    /// The same for accounts with an invite each, of one domain or of several that talk to each other.
+    ///
+    /// # Errors
+    ///
+    /// What the clients say.
+    pub async fn gather_by(
+        directory: &Path,
+        names: &[(&str, &str)],
+        devices: usize,
+    ) -> Result<Self> {
         let mut seats = Vec::new();
-        for (account, name) in names.iter().enumerate() {
+        for (account, (name, invite)) in names.iter().enumerate() {
             let own = settings(directory, &format!("{name}-1"));
-            let joined = Client::join(own.clone(), &invite).await.map_err(told);
+            let joined = Client::join(own.clone(), invite).await.map_err(told);
             let first = joined.with_context(|| format!("{name} does not join"))?;
             first.connected(STEP_WAIT).await.map_err(told)?;
             let mut own_seats = vec![Seat {
@@ -98,7 +112,7 @@ impl Circle {
             seats.append(&mut own_seats);
         }
         let circle = Self {
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            names: names.iter().map(|(name, _)| (*name).to_owned()).collect(),
             seats,
             devices,
         };
@@ -213,6 +227,22 @@ impl Circle {
             }
         }
         Ok(())
+    }
+}
+
+/// An invite for so many accounts. The admin socket of a server opens a moment after its ports.
+///
+/// # Errors
+///
+/// What the server answers.
+pub async fn invite(server: &Server, uses: u32) -> Result<String> {
+    let deadline = Instant::now() + STEP_WAIT;
+    loop {
+        match server.invite(uses).await {
+            Ok(invite) => return Ok(invite),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK_EVERY / 10).await,
+        }
     }
 }
 

@@ -252,6 +252,12 @@ impl Server {
         Ok(status)
     }
 
+    /// Changes a setting for its next start.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let setting = (key.to_owned(), value.to_owned());
+        self.options.settings.push(setting);
+    }
+
     async fn signal_child(&self, child: &Child, signal: &str) -> Result<()> {
         let pid = child.id().context("the server has ended")?;
         let script = format!("kill -{signal} {pid}");
@@ -336,6 +342,12 @@ impl Server {
     #[must_use]
     pub fn certificate_file(&self) -> PathBuf {
         self.data().join("tls").join("certificate.pem")
+    }
+
+    /// The private key of that certificate.
+    #[must_use]
+    pub fn certificate_key_file(&self) -> PathBuf {
+        self.data().join("tls").join("key.pem")
     }
 
     /// The invite of the first start.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use commucat_client::{Client, ClientError, Decision, Tick};
-use commucat_testkit::people::{STEP_WAIT, settings, told, until};
+use commucat_testkit::people::{STEP_WAIT, invite, settings, told, until};
 use commucat_testkit::server::{Options, Server};
 
 /// Runs the suite.
@@ -91,7 +91,7 @@ async fn start(place: &Path) -> Result<Vec<Home>> {
     for (mut server, name) in servers.into_iter().zip(["alice", "bob", "carol"]) {
         server.terminate().await?;
         server.restart().await?;
-        let invite = invite(&server).await?;
+        let invite = invite(&server, 1).await?;
         let client = Client::join(settings(place, name), &invite).await;
         let client = client
             .map_err(told)
@@ -104,18 +104,6 @@ async fn start(place: &Path) -> Result<Vec<Home>> {
         });
     }
     Ok(homes)
-}
-
-/// An invite; the admin socket opens a moment after the ports.
-async fn invite(server: &Server) -> Result<String> {
-    let deadline = tokio::time::Instant::now() + STEP_WAIT;
-    loop {
-        match server.invite(1).await {
-            Ok(invite) => return Ok(invite),
-            Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
 }
 
 /// Everybody adds everybody by the contact link, and nothing else.

@@ -1,0 +1,216 @@
+//! The run: people of all domains, traffic, faults, changes of the group; and the verdict.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use commucat_client::Client;
+use commucat_testkit::checker::{self, Verdict};
+use commucat_testkit::people::{Circle, Room, invite};
+use commucat_testkit::random::Random;
+use commucat_testkit::recorder::Recorder;
+use commucat_testkit::stage::{Director, Stage};
+use commucat_testkit::traffic::{Manner, Phase};
+use tokio::time::sleep;
+
+use crate::churn::Guests;
+use crate::faults::{Count, happen};
+use crate::homes::Homes;
+use crate::say;
+
+/// The people, one of each domain.
+const NAMES: [&str; 3] = ["alice", "bob", "carol"];
+
+/// Longest pause between two faults.
+const PAUSE_MS: u64 = 1_500;
+
+/// A fault lasts at most this part of the run, and not longer than [`FAULT_MAX`].
+const FAULT_PART: u32 = 15;
+const FAULT_MAX: Duration = Duration::from_secs(180);
+
+/// What is run.
+pub(crate) struct Plan {
+    pub(crate) lasts: Duration,
+    pub(crate) devices: usize,
+    pub(crate) rests_ms: u64,
+}
+
+/// What came of it, beside the history.
+#[derive(Default)]
+struct Outcome {
+    count: Count,
+    /// From the end of the last fault until everything was with everybody.
+    healed: Duration,
+    /// Where all agree at the end.
+    position: u64,
+}
+
+/// Runs the suite; the line of figures.
+pub(crate) async fn run(plan: &Plan, seed: u64) -> Result<String> {
+    let mut random = Random::new(seed);
+    let started = Instant::now();
+    let directory = tempfile::Builder::new().prefix("cc-").tempdir()?;
+    let mut homes = Homes::start(directory.path(), &mut random).await?;
+    let circle = gather(&homes, directory.path(), plan.devices).await?;
+    let rooms = [
+        circle.group().await?,
+        circle.pair(0, 1).await?,
+        circle.pair(1, 2).await?,
+        circle.pair(2, 0).await?,
+    ];
+    let guests = Guests::arrive(&homes.servers, &circle, directory.path()).await?;
+    say(&format!(
+        "{} devices in {} rooms of {} domains after {:.1} s",
+        circle.seats.len(),
+        rooms.len(),
+        homes.servers.len(),
+        started.elapsed().as_secs_f64()
+    ));
+
+    let recorder = Recorder::new(rooms.iter().map(|room| room.seats.clone()).collect());
+    let stage = Stage {
+        circle: &circle,
+        rooms: &rooms,
+        recorder: &recorder,
+        rests_ms: plan.rests_ms,
+    };
+    let mut outcome = Outcome::default();
+    let judged = async {
+        let clients = live(
+            &mut homes,
+            (stage, &guests),
+            plan,
+            (&mut random, &mut outcome),
+        )
+        .await?;
+        let [group, ..] = &rooms;
+        outcome.position = guests.settle((&circle, &clients), group).await?;
+        stage.compare(&clients).await?;
+        for server in &homes.servers {
+            let log = std::fs::read_to_string(server.stderr_file())?;
+            ensure!(!log.contains("panicked"), "a server panicked");
+        }
+        anyhow::Ok(())
+    };
+    let judged = judged.await;
+    let verdict = checker::check(&recorder.history());
+    let line = line(&outcome, &verdict);
+    if judged.is_ok() && verdict.is_good() && verdict.acknowledged > 0 {
+        return Ok(line);
+    }
+    let kept = keep(&homes, &recorder, &verdict, seed)?;
+    if let Err(error) = judged {
+        say(&format!("{error:#}"));
+    }
+    say(&line);
+    bail!("seed {seed}, history in {}", kept.display())
+}
+
+/// One person in each domain.
+async fn gather(homes: &Homes, directory: &Path, devices: usize) -> Result<Circle> {
+    let mut invites = Vec::new();
+    for server in &homes.servers {
+        invites.push(invite(server, 1).await?);
+    }
+    let people: Vec<_> = NAMES
+        .into_iter()
+        .zip(invites.iter().map(String::as_str))
+        .collect();
+    Circle::gather_by(directory, &people, devices).await
+}
+
+/// Writes history, verdict and logs where they outlive the run.
+fn keep(homes: &Homes, recorder: &Recorder, verdict: &Verdict, seed: u64) -> Result<PathBuf> {
+    let kept = std::env::temp_dir().join(format!("commucat-domains-{seed}"));
+    std::fs::create_dir_all(&kept)?;
+    recorder.history().write(&kept.join("history.jsonl"))?;
+    std::fs::write(kept.join("verdict"), format!("{verdict:#?}\n"))?;
+    for (number, server) in homes.servers.iter().enumerate() {
+        let log = kept.join(format!("server-{number}.log"));
+        std::fs::copy(server.stderr_file(), log)?;
+    }
+    Ok(kept)
+}
+
+/// Lets the devices talk while things happen; returns when all is quiet.
+async fn live(
+    homes: &mut Homes,
+    (stage, guests): (Stage<'_>, &Guests),
+    plan: &Plan,
+    (random, outcome): (&mut Random, &mut Outcome),
+) -> Result<Vec<Client>> {
+    // The second devices come and go.
+    let manner = |device| {
+        if device % plan.devices == 1 {
+            Manner::ComesAndGoes
+        } else {
+            Manner::Stays
+        }
+    };
+    let (director, mut cast) = stage.begin(random, manner)?;
+    let played = async {
+        trouble(homes, &director, (stage, guests), plan, (random, outcome)).await?;
+        let healed = Instant::now();
+        director.quiet(Phase::Listen).await?;
+        outcome.healed = healed.elapsed();
+        // What a server held back or would send again shows itself before the last words.
+        for server in &mut homes.servers {
+            server.kill().await?;
+            server.restart().await?;
+        }
+        director.quiet(Phase::Last).await?;
+        director.end();
+        anyhow::Ok(())
+    };
+    cast.during(played).await?;
+    cast.clients().await
+}
+
+async fn trouble(
+    homes: &mut Homes,
+    director: &Director,
+    (stage, guests): (Stage<'_>, &Guests),
+    plan: &Plan,
+    (random, outcome): (&mut Random, &mut Outcome),
+) -> Result<()> {
+    let ends = Instant::now() + plan.lasts;
+    let most = (plan.lasts / FAULT_PART).min(FAULT_MAX);
+    let group: &Room = stage.rooms.first().context("no group")?;
+    let mut turn = 0;
+    while Instant::now() < ends {
+        director.progress().await?;
+        // Half of the changes are made while something is wrong.
+        if turn % 2 == 0 {
+            guests.come(stage.circle, group).await?;
+        } else {
+            guests.go(stage.circle, group).await?;
+        }
+        sleep(random.wait(PAUSE_MS)).await;
+        let fault = happen(homes, random, (turn, most)).await?;
+        *outcome.count.entry(fault).or_default() += 1;
+        turn += 1;
+    }
+    director.progress().await
+}
+
+fn line(outcome: &Outcome, verdict: &Verdict) -> String {
+    let faults: u32 = outcome.count.values().sum();
+    let kinds = outcome.count.iter();
+    let kinds: Vec<String> = kinds
+        .map(|(fault, times)| format!("{fault:?} {times}"))
+        .collect();
+    format!(
+        "domains: {faults} faults ({}), {} sent, {} acknowledged, {} shown, {} lost, {} twice, {} out of order, {} from \
+         nowhere; all with everybody {:.1} s after the last fault; all agree at position {}",
+        kinds.join(", "),
+        verdict.sent,
+        verdict.acknowledged,
+        verdict.shown,
+        verdict.lost.len(),
+        verdict.twice.len(),
+        verdict.disordered.len(),
+        verdict.alien.len(),
+        outcome.healed.as_secs_f64(),
+        outcome.position,
+    )
+}
