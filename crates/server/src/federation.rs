@@ -27,6 +27,7 @@ use self::inbound::Gateway;
 pub(crate) use self::named::note as note_named;
 use crate::engine::Engine;
 use crate::keys::Keys;
+use crate::metrics::Metrics;
 
 /// What the engine needs to reach other domains.
 pub(crate) fn client(config: &Config, keys: Keys, store: Store) -> Result<PeerClient, TrustError> {
@@ -45,8 +46,13 @@ pub(crate) fn client(config: &Config, keys: Keys, store: Store) -> Result<PeerCl
 }
 
 /// The route of events.
-pub(crate) fn routes(config: &Config, client: PeerClient, engine: Arc<Engine>) -> Router {
+pub(crate) fn routes(
+    config: &Config,
+    client: &PeerClient,
+    engine: &Arc<Engine>,
+    metrics: &Metrics,
+) -> Router {
     let budgets = Budgets::new(config.federation.peer_events, config.federation.peer_bytes);
-    let gateway = Gateway::new(client, engine, budgets);
+    let gateway = Gateway::new(client.clone(), Arc::clone(engine), budgets, metrics.clone());
     Router::new().route(EVENTS_PATH, post(inbound::take).with_state(gateway))
 }

@@ -16,8 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 pub use self::reference::page;
 
 use self::label::{
-    Ack, By, Direction, Frame, Handshake, Hindrance, Lifecycle, Path, Protocol, Refusal, Return,
-    Route,
+    Ack, By, Cause, Direction, Frame, Handshake, Hindrance, Lifecycle, Path, Protocol, Refusal,
+    Return, Route,
 };
 
 /// Everything that is counted. Cheap to clone; clones count together.
@@ -84,6 +84,8 @@ pub struct Handles {
     pub peer_batches: Counter,
     /// Requests to other domains that got no good answer.
     pub peer_failures: Counter,
+    /// Requests of other domains that were refused as a whole.
+    pub peer_refused: By<Cause, Counter>,
     /// Events written to the outbox.
     pub outboxed: Counter,
     /// Peers that are left alone after a failure.
@@ -151,6 +153,8 @@ impl Metrics {
             relayed: page.counter("relayed_events", "Events that other domains settled"),
             peer_batches: page.counter("peer_batches", "Requests in which they were sent"),
             peer_failures: page.counter("peer_failures", "Requests to peers without a good answer"),
+            peer_refused: page
+                .counters("peer_refused", "Requests of other domains refused by cause"),
             outboxed: page.counter("outboxed_events", "Events written to the outbox"),
             peers_resting: page.gauge("peers_resting", "Peers left alone after a failure"),
             forks: page.counter("forks", "Groups whose devices reported different histories"),

@@ -234,7 +234,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     let well_known = describe(&config, keys.statement(), keys.chain());
     let token = config.admin.metrics_token.clone();
     let public = Public::new(metrics.clone(), token, readiness.clone(), &well_known);
-    let events = federation::routes(&config, client.clone(), Arc::clone(&engine));
+    let events = federation::routes(&config, &client, &engine, &metrics);
     let shell = Shell::new(listen::Parts {
         engine: Arc::clone(&engine),
         tls: identity.server_config()?,

@@ -6,6 +6,9 @@ use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::group_event::Reason;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::event::{Body, Request, Requested};
 
@@ -383,4 +386,37 @@ fn outcomes_that_are_none_are_refused() {
         decode(&reversed),
         Err(CborError::Range("the references not in custody"))
     );
+}
+
+proptest! {
+    /// No change of a good request or answer ends in a panic, and none is taken for a good answer.
+    #[test]
+    fn any_bytes_are_a_batch_or_refused(
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        rubbish in vec(any::<u8>(), 0..200),
+    ) {
+        let sent = sent(&[event(1, 40), event(2, 0)]);
+        let good = answer(vec![settled(1, Outcome::Later)], &sent);
+        let bend = |raw: &Bytes| {
+            let mut bent = raw.to_vec();
+            for (at, byte) in &changes {
+                *at.get_mut(&mut bent[..]) = *byte;
+            }
+            Bytes::from(bent)
+        };
+        for raw in [bend(sent.request()), Bytes::from(rubbish.clone())] {
+            if let Ok(batch) = Batch::decode(&raw) {
+                prop_assert!(batch.events.len() <= EVENTS_MAX);
+                for event in &batch.events {
+                    drop(event.decode());
+                }
+            }
+        }
+        let keys = [secret(2).key()];
+        for raw in [bend(&good), Bytes::from(rubbish)] {
+            if raw != good {
+                prop_assert!(Answer::verify(&raw, &sent, &keys).is_err());
+            }
+        }
+    }
 }

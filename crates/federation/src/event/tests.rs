@@ -2,6 +2,8 @@
 
 use commucat_proto::id::Domain;
 use data_encoding::HEXLOWER;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -304,4 +306,29 @@ fn debug_shows_sizes_and_tags_only() {
     assert!(!shown.contains("payload") || !shown.contains("typing"));
     assert!(!shown.contains("1111") && !shown.contains("17, 17"));
     assert!(Domain::parse("near.example").is_ok());
+}
+
+proptest! {
+    /// What is read is what its bytes say, and no change of a good event ends in a panic.
+    #[test]
+    fn any_bytes_are_an_event_or_refused(
+        which in any::<prop::sample::Index>(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        rubbish in vec(any::<u8>(), 0..200),
+    ) {
+        let samples = samples();
+        let (name, _) = which.get(&samples);
+        let mut bent = vector(name).to_vec();
+        for (at, byte) in changes {
+            *at.get_mut(&mut bent[..]) = byte;
+        }
+        for raw in [Bytes::from(bent), Bytes::from(rubbish)] {
+            if let Ok(event) = Event::decode(&raw) {
+                prop_assert_eq!(event.encoded(), &raw);
+                let again = Event::new(event.id, event.body.clone());
+                let again = Event::decode(again.encoded());
+                prop_assert_eq!(again.map(|again| again.body), Ok(event.body));
+            }
+        }
+    }
 }

@@ -37,6 +37,16 @@ impl Budgets {
         }
     }
 
+    /// Whether there is room for a request that claims to be of `origin`; nothing is taken.
+    pub(super) fn has(&self, origin: &Domain, events: usize, bytes: usize, now: Instant) -> bool {
+        let (events, kib) = units(events, bytes);
+        let mut used = self.used.lock();
+        used.get_mut(origin).is_none_or(|used| {
+            let wait = used.events.wait(events, now).max(used.kib.wait(kib, now));
+            wait.is_zero()
+        })
+    }
+
     /// Takes a request of `origin` out of its budget.
     ///
     /// # Errors
@@ -49,9 +59,7 @@ impl Budgets {
         bytes: usize,
         now: Instant,
     ) -> Result<(), Duration> {
-        // An empty batch and a short one cost something too.
-        let events = u32::try_from(events).unwrap_or(u32::MAX).max(1);
-        let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).max(1);
+        let (events, kib) = units(events, bytes);
         let mut used = self.used.lock();
         if used.len() >= DOMAINS_MAX && !used.contains_key(origin) {
             used.retain(|_, used| !(used.events.is_full(now) && used.kib.is_full(now)));
@@ -71,6 +79,13 @@ impl Budgets {
         used.kib.take(kib, now);
         Ok(())
     }
+}
+
+/// Events and KiB that count: an empty batch and a short one cost something too.
+fn units(events: usize, bytes: usize) -> (u32, u32) {
+    let events = u32::try_from(events).unwrap_or(u32::MAX).max(1);
+    let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).max(1);
+    (events, kib)
 }
 
 fn bucket(rate: u32, now: Instant) -> Bucket {

@@ -10,17 +10,19 @@ use axum::response::Response;
 use bytes::Bytes;
 use commucat_federation::batch::{BATCH_MAX, Settled};
 use commucat_federation::{Received, Refusal, Verified};
+use commucat_proto::id::Domain;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Request, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
-use super::book::FindError;
+use super::book::{FindError, Known};
 use super::budget::Budgets;
 use super::client::PeerClient;
 use crate::chain::chain;
 use crate::clock;
 use crate::engine::Engine;
+use crate::metrics::{Metrics, label};
 
 /// Takes requests of other domains. Cheap to clone.
 #[derive(Clone)]
@@ -30,14 +32,21 @@ struct Inner {
     client: PeerClient,
     engine: Arc<Engine>,
     budgets: Budgets,
+    metrics: Metrics,
 }
 
 impl Gateway {
-    pub(super) fn new(client: PeerClient, engine: Arc<Engine>, budgets: Budgets) -> Self {
+    pub(super) fn new(
+        client: PeerClient,
+        engine: Arc<Engine>,
+        budgets: Budgets,
+        metrics: Metrics,
+    ) -> Self {
         Self(Arc::new(Inner {
             client,
             engine,
             budgets,
+            metrics,
         }))
     }
 
@@ -48,9 +57,25 @@ impl Gateway {
         let origin = received.claimed_origin().clone();
         let known = book.find(&origin).await.map_err(|error| refused(&error))?;
         let budgets = &self.0.budgets;
+        let (events, now) = (received.events(), Instant::now());
+        if !budgets.has(&origin, events, raw.len(), now) {
+            return Err(Refusal::Budget);
+        }
+        let verified = self.authentic(received, &origin, &known).await?;
+        // Only now: whoever writes another domain's name on a request must not use up its budget.
         budgets
-            .take(&origin, received.events(), raw.len(), Instant::now())
+            .take(&origin, events, raw.len(), now)
             .map_err(|_| Refusal::Budget)?;
+        Ok(verified)
+    }
+
+    async fn authentic(
+        &self,
+        received: Received,
+        origin: &Domain,
+        known: &Known,
+    ) -> Result<Verified, Refusal> {
+        let book = self.0.client.book();
         let (received, refusal) = match received.verify(book.own(), &known.keys, clock::now()) {
             Ok(verified) => return Ok(verified),
             Err(refused) => refused,
@@ -58,7 +83,7 @@ impl Gateway {
         if refusal != Refusal::Key {
             return Err(refusal);
         }
-        let known = match book.find_anew(&origin).await {
+        let known = match book.find_anew(origin).await {
             Ok(known) => known,
             Err(FindError::Recently) => return Err(Refusal::Key),
             Err(error) => return Err(refused(&error)),
@@ -66,6 +91,26 @@ impl Gateway {
         received
             .verify(book.own(), &known.keys, clock::now())
             .map_err(|(_, refusal)| refusal)
+    }
+}
+
+impl Gateway {
+    fn refuses(&self, why: &Refusal) -> Response {
+        self.0.metrics.peer_refused.of(cause(why)).inc();
+        refusal(why)
+    }
+}
+
+const fn cause(why: &Refusal) -> label::Cause {
+    match why {
+        Refusal::TooLarge => label::Cause::TooLarge,
+        Refusal::Malformed => label::Cause::Malformed,
+        Refusal::Peer => label::Cause::Peer,
+        Refusal::Budget => label::Cause::Budget,
+        Refusal::Destination => label::Cause::Destination,
+        Refusal::Window => label::Cause::Window,
+        Refusal::Key => label::Cause::Key,
+        Refusal::Signature => label::Cause::Signature,
     }
 }
 
@@ -77,13 +122,13 @@ fn refused(error: &FindError) -> Refusal {
 /// Answers the request.
 pub(super) async fn take(State(gateway): State<Gateway>, request: Request<Body>) -> Response {
     let Ok(raw) = axum::body::to_bytes(request.into_body(), BATCH_MAX).await else {
-        return refusal(&Refusal::TooLarge);
+        return gateway.refuses(&Refusal::TooLarge);
     };
     let verified = match gateway.verify(&raw).await {
         Ok(verified) => verified,
         Err(why) => {
             debug!(code = why.urn(), "a request of another domain is refused");
-            return refusal(&why);
+            return gateway.refuses(&why);
         }
     };
     let Inner { client, engine, .. } = &*gateway.0;

@@ -214,6 +214,28 @@ label! {
 }
 
 label! {
+    /// Why a request of another domain was refused as a whole (CCP-1 section 8).
+    Cause "cause" {
+        /// 413
+        TooLarge = "too-large",
+        /// 400
+        Malformed = "malformed",
+        /// 403
+        Peer = "peer-refused",
+        /// 429
+        Budget = "budget",
+        /// 421
+        Destination = "misdirected",
+        /// 400
+        Window = "outside-window",
+        /// 401
+        Key = "unknown-key",
+        /// 401
+        Signature = "signature",
+    }
+}
+
+label! {
     /// What the process is doing.
     Lifecycle "state" {
         /// Opening store and ports.

@@ -7,6 +7,7 @@ mod frames;
 mod groups;
 mod identity;
 mod payloads;
+mod peers;
 mod tunnel;
 
 use anyhow::Result;
@@ -17,7 +18,8 @@ use crate::suite::{Suite, say};
 pub(crate) async fn run(suite: &mut Suite, parts: &[String]) -> Result<()> {
     let wanted = |name: &str| parts.is_empty() || parts.iter().any(|part| part == name);
     for name in [
-        "clear", "identity", "tunnel", "frames", "payloads", "groups", "carriers", "floods",
+        "clear", "identity", "tunnel", "frames", "payloads", "groups", "carriers", "peers",
+        "floods",
     ] {
         if !wanted(name) {
             continue;
@@ -31,6 +33,7 @@ pub(crate) async fn run(suite: &mut Suite, parts: &[String]) -> Result<()> {
             "payloads" => payloads::run(suite).await?,
             "groups" => groups::run(suite).await?,
             "carriers" => carriers::run(suite).await?,
+            "peers" => peers::run(suite).await?,
             _ => floods::run(suite).await?,
         }
         let cases = suite.count() - before;

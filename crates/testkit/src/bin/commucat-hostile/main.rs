@@ -21,6 +21,7 @@ mod cases;
 mod cbor;
 mod client;
 mod clock;
+mod peer;
 mod suite;
 mod wire;
 mod world;
@@ -38,7 +39,7 @@ use self::world::World;
 #[derive(Debug, Parser)]
 #[command(name = "commucat-hostile")]
 struct Args {
-    /// Only these parts (clear, identity, tunnel, frames, payloads, groups, carriers, floods).
+    /// Only these parts (clear, identity, tunnel, frames, payloads, groups, carriers, peers, floods).
     parts: Vec<String>,
     /// Says each case.
     #[arg(long, short)]
@@ -64,8 +65,21 @@ async fn run(args: Args) -> Result<bool> {
         .set("limits.request_burst", "30000")
         .set("limits.handshake_timeout", "5s")
         .set("limits.tls_timeout", "3s");
-    let server = Server::start(options).await?;
-    let mut suite = Suite::new(World::new(server).await?, args.verbose);
+    let place = tempfile::Builder::new().prefix("cc-").tempdir()?;
+    let ca = place.path().join("ca.pem");
+    std::fs::write(&ca, "")?;
+    let mut server = Server::start(options.federated(&ca)).await?;
+    let mut friend = Server::start(Options::default().federated(&ca)).await?;
+    let mut certificates = String::new();
+    for server in [&mut server, &mut friend] {
+        certificates.push_str(&std::fs::read_to_string(server.certificate_file())?);
+        server.terminate().await?;
+    }
+    // They vouch for each other.
+    std::fs::write(&ca, certificates)?;
+    server.restart().await?;
+    friend.restart().await?;
+    let mut suite = Suite::new(World::new(server, friend).await?, args.verbose);
     Box::pin(cases::run(&mut suite, &args.parts)).await?;
     suite.finish().await
 }

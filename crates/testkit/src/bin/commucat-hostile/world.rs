@@ -191,6 +191,8 @@ impl Rogue {
 /// Everybody.
 pub(crate) struct World {
     pub(crate) server: Server,
+    /// Another domain, which means well.
+    pub(crate) friend: Server,
     pub(crate) target: Target,
     pub(crate) alice: Honest,
     pub(crate) bob: Honest,
@@ -220,7 +222,7 @@ pub(crate) async fn target(server: &Server) -> Result<Target> {
 
 /// A token for so many accounts.
 pub(crate) async fn token(server: &Server, uses: u32) -> Result<Token> {
-    Ok(InviteLink::parse(&server.invite(uses).await?)?.token)
+    Ok(InviteLink::parse(&commucat_testkit::people::invite(server, uses).await?)?.token)
 }
 
 async fn rogue(server: &Server, target: &Target, token: &Token) -> Result<Rogue> {
@@ -249,7 +251,7 @@ async fn honest(
 }
 
 impl World {
-    pub(crate) async fn new(server: Server) -> Result<Self> {
+    pub(crate) async fn new(server: Server, friend: Server) -> Result<Self> {
         let target = target(&server).await?;
         let token = token(&server, 5).await?;
         let (pair, club) = (GroupId::new(random_bytes()), GroupId::new(random_bytes()));
@@ -311,6 +313,7 @@ impl World {
         acknowledge(&mut bob.session, 3).await;
         let mut world = Self {
             server,
+            friend,
             target,
             alice,
             bob,
