@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
 
+use bytes::BufMut as _;
 use data_encoding::{BASE32_NOPAD, HEXLOWER_PERMISSIVE};
 
 /// A keyed hash of an identifier, for logs.
@@ -241,17 +242,30 @@ link_secret! {
     GroupKey, "group key"
 }
 
+/// What BLAKE3 hashes as one chunk. In one piece it costs half of what three updates of a hasher do.
+const ONE_PIECE: usize = 1_024;
+
 impl DedupeKey {
     /// The key of an entry: the first 16 bytes of BLAKE3 over `group_id | message_id | content`,
     /// where `content` is the ciphertext of a MSG and the payload of any other frame
     /// (CCP-1 section 4).
     #[must_use]
     pub fn of(group: &GroupId, message: &MessageId, content: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(group.as_bytes());
-        hasher.update(message.as_bytes());
-        hasher.update(content);
-        Self(first_bytes(hasher.finalize().as_bytes()))
+        let parts = [group.as_bytes().as_slice(), message.as_bytes(), content];
+        let length = GroupId::LEN + MessageId::LEN + content.len();
+        let mut piece = [0; ONE_PIECE];
+        let hash = if let Some(whole) = piece.get_mut(..length) {
+            let mut rest = &mut *whole;
+            parts.into_iter().for_each(|part| rest.put_slice(part));
+            blake3::hash(whole)
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            for part in parts {
+                hasher.update(part);
+            }
+            hasher.finalize()
+        };
+        Self(first_bytes(hash.as_bytes()))
     }
 }
 
@@ -450,6 +464,20 @@ mod tests {
         let shown = format!("{device:?} {group:?} {:?}", Token::new([0xcd; 16]));
 
         assert!(!shown.contains("alice") && !shown.contains("abab") && !shown.contains("cdcd"));
+    }
+
+    #[test]
+    fn a_dedupe_key_is_one_hash_however_long_the_content_is() {
+        let (group, message) = (GroupId::new([1; 32]), MessageId::new([2; 16]));
+        let head = [group.as_bytes().as_slice(), message.as_bytes()].concat();
+        for length in [0, 1, 976, 977, 5_000] {
+            let content = vec![3; length];
+
+            let key = DedupeKey::of(&group, &message, &content);
+
+            let whole = [head.as_slice(), &content].concat();
+            assert_eq!(key.as_bytes()[..], blake3::hash(&whole).as_bytes()[..16]);
+        }
     }
 
     #[test]
