@@ -89,7 +89,8 @@ pub(crate) fn accept(frame: Frame, router: &Router, place: impl FnOnce(&dyn Fn(u
         let leg = open.ticket.lock().add(recipient);
         Leg(Some(Part::Delivery(Arc::clone(&open), leg)))
     });
-    Leg(Some(Part::Delivery(open, guard))).resolve(Outcome::Delivered);
+    let since = open.frame.since;
+    Leg(Some(Part::Delivery(open, guard))).resolve_at(Outcome::Delivered, since);
 }
 
 impl Leg {
@@ -104,8 +105,13 @@ impl Leg {
     }
 
     /// Ends the leg. May carry out the verdict: call it with no lock held.
-    pub(crate) fn resolve(mut self, outcome: Outcome) {
-        self.end(outcome);
+    pub(crate) fn resolve(self, outcome: Outcome) {
+        self.resolve_at(outcome, Instant::now());
+    }
+
+    /// The same for one of many, for which the clock was read once.
+    pub(crate) fn resolve_at(mut self, outcome: Outcome, now: Instant) {
+        self.end(outcome, now);
     }
 
     /// What a peer's answer says of single recipients; end the leg afterwards.
@@ -131,15 +137,15 @@ impl Leg {
         }
     }
 
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Outcome, now: Instant) {
         match self.0.take() {
             Some(Part::Delivery(open, leg)) => {
                 let verdict = open.ticket.lock().settle(leg, outcome);
-                Open::carry_out(&open, verdict);
+                Open::carry_out(&open, verdict, now);
             }
             Some(Part::Return(returning, leg)) => {
                 let verdict = returning.ticket.lock().settle(leg, outcome);
-                returning.carry_out(verdict.as_ref());
+                returning.carry_out(verdict.as_ref(), now);
             }
             Some(Part::Far(parcel)) => parcel.end(outcome),
             Some(Part::Kept(waiter)) if outcome == Outcome::Failed => {
@@ -152,16 +158,18 @@ impl Leg {
 
 impl Drop for Leg {
     fn drop(&mut self) {
-        self.end(Outcome::Failed);
+        if self.0.is_some() {
+            self.end(Outcome::Failed, Instant::now());
+        }
     }
 }
 
 impl Open {
-    fn carry_out(open: &Arc<Self>, verdict: Option<Verdict>) {
+    fn carry_out(open: &Arc<Self>, verdict: Option<Verdict>, now: Instant) {
         match verdict {
             None => {}
             Some(Verdict::Done(status)) => {
-                let elapsed = open.frame.since.elapsed();
+                let elapsed = now.saturating_duration_since(open.frame.since);
                 open.frame
                     .author
                     .done(status, elapsed, open.router.mailboxes().metrics());
@@ -231,7 +239,7 @@ pub(crate) const REASONS: [Reason; 6] = [
 ];
 
 impl Returning {
-    fn carry_out(&self, verdict: Option<&Verdict>) {
+    fn carry_out(&self, verdict: Option<&Verdict>, now: Instant) {
         let outcome = match verdict {
             None => return,
             Some(Verdict::Failed) => Outcome::Failed,
@@ -239,7 +247,7 @@ impl Returning {
             Some(Verdict::Done(_) | Verdict::Return(_)) => Outcome::Stored,
         };
         let verdict = self.of.ticket.lock().returned(outcome);
-        Open::carry_out(&self.of, verdict);
+        Open::carry_out(&self.of, verdict, now);
     }
 }
 

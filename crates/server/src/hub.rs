@@ -38,7 +38,7 @@ use crate::accounts::{other_domain, storage};
 use crate::clock;
 use crate::custody::{Author as Sender, Frame, Reply, Settled};
 use crate::router::{Place, Router};
-use crate::session::{Binding, Link};
+use crate::session::{Batch, Binding, Link};
 
 /// Groups with fork tags kept at hand; nothing depends on them.
 const ALARMS_MAX: usize = 10_000;
@@ -180,8 +180,8 @@ impl Hub {
         &self,
         member: &Member,
         binding: &Binding,
-        sequence: u32,
-        msg: &Msg,
+        (sequence, msg): (u32, &Msg),
+        batch: &mut Batch,
     ) -> Result<(), Problem> {
         let author = Sender::Device {
             link: member.link.clone(),
@@ -202,13 +202,21 @@ impl Hub {
             sealed_ref: &binding.sealed_ref,
             origin: self.domain(),
         };
-        let view = self.admitted(&binding.group, asks, msg.position()).await?;
+        let position = msg.position();
+        let view = match self.admitted_now(&binding.group, asks, position)? {
+            Some(view) => view,
+            None => {
+                batch.flush();
+                self.admitted_by_store(&binding.group, asks, position)
+                    .await?
+            }
+        };
         // While the list was read, a message before it may have failed, and this one with it.
         if member.link.awaits(sequence) {
             if binding.is_first() {
                 self.read_first(&view, &binding.group);
             }
-            self.fan_out(&view, (author, binding.group, &binding.handle), msg);
+            self.fan_out(&view, (author, binding.group, &binding.handle), msg, batch);
         }
         Ok(())
     }
@@ -254,11 +262,18 @@ impl Hub {
             reference: submit.reference,
             reply,
         };
-        self.fan_out(&view, (author, submit.group, &submit.handle), &msg);
+        let by = (author, submit.group, &submit.handle);
+        self.fan_out(&view, by, &msg, &mut Batch::new(Instant::now()));
         Ok(answer)
     }
 
-    fn fan_out(&self, view: &Arc<View>, by: (Sender, GroupId, &Handle), msg: &Msg) {
+    fn fan_out(
+        &self,
+        view: &Arc<View>,
+        by: (Sender, GroupId, &Handle),
+        msg: &Msg,
+        batch: &mut Batch,
+    ) {
         let (author, group, handle) = by;
         let key = DedupeKey::of(&group, &msg.message(), &msg.ciphertext());
         let frame = Frame {
@@ -267,7 +282,7 @@ impl Hub {
             message: msg.message(),
             key,
             recipients: Arc::clone(&view.handles),
-            since: Instant::now(),
+            since: batch.now(),
         };
         let envelope = Envelope {
             key,
@@ -278,7 +293,7 @@ impl Hub {
         let except = view.index(handle);
         self.0
             .router
-            .accept(frame, &envelope, &view.placement, except);
+            .accept(frame, &envelope, (&view.placement, except), batch);
         if view.placement.places.contains(&Place::Gone) {
             self.depart(group, Arc::clone(view), Vec::new());
         }
@@ -291,16 +306,35 @@ impl Hub {
         author: Author<'_>,
         position: u64,
     ) -> Result<Arc<View>, Problem> {
-        if let Some(view) = self.cached(group) {
-            match view
-                .group
-                .fanout(author, position, Source::Cache)
-                .map_err(refused)?
-            {
-                Fanout::To(_) => return Ok(view),
-                Fanout::Reload => {}
-            }
+        match self.admitted_now(group, author, position)? {
+            Some(view) => Ok(view),
+            None => self.admitted_by_store(group, author, position).await,
         }
+    }
+
+    /// The group at hand, if it is new enough to say that its author may send to it.
+    fn admitted_now(
+        &self,
+        group: &GroupId,
+        author: Author<'_>,
+        position: u64,
+    ) -> Result<Option<Arc<View>>, Problem> {
+        let Some(view) = self.cached(group) else {
+            return Ok(None);
+        };
+        let fanout = view.group.fanout(author, position, Source::Cache);
+        match fanout.map_err(refused)? {
+            Fanout::To(_) => Ok(Some(view)),
+            Fanout::Reload => Ok(None),
+        }
+    }
+
+    async fn admitted_by_store(
+        &self,
+        group: &GroupId,
+        author: Author<'_>,
+        position: u64,
+    ) -> Result<Arc<View>, Problem> {
         let view = Box::pin(self.load(group))
             .await
             .map_err(storage)?

@@ -30,6 +30,7 @@ mod router;
 mod service;
 mod session;
 pub mod shutdown;
+mod signal;
 pub mod start;
 pub mod telemetry;
 pub mod tls;

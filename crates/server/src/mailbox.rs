@@ -9,12 +9,12 @@ mod spool;
 mod tests;
 mod timers;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use commucat_proto::id::{DedupeKey, QueueId};
+use commucat_routing::keyed::KeyedMap;
 use commucat_routing::lane::{
     Attachment, Closed, Delivery, Effect, Envelope, Lane, Place, Position, Pumped, SentEntry,
     Settings,
@@ -32,7 +32,7 @@ use self::timers::Timers;
 use crate::cluster::{self, Cluster};
 use crate::custody::Leg;
 use crate::metrics::{Metrics, label};
-use crate::session::Link;
+use crate::session::{Batch, Link};
 
 /// Locks that the map of mailboxes is split over, so that sessions on many cores seldom meet.
 const SHARDS: usize = 64;
@@ -45,7 +45,7 @@ const PAGE_ROWS: usize = 1_024;
 pub(crate) struct Mailboxes(Arc<Shared>);
 
 struct Shared {
-    shards: Vec<Mutex<HashMap<QueueId, Arc<Mailbox>>>>,
+    shards: Vec<Mutex<KeyedMap<QueueId, Arc<Mailbox>>>>,
     settings: Settings,
     memory: AtomicUsize,
     memory_max: usize,
@@ -62,7 +62,19 @@ struct Shared {
 
 /// What follows from an operation on a lane, for when no lock is held.
 #[must_use = "legs would never end"]
-pub(crate) struct Deferred(Arc<Mailbox>, Vec<Effect<Leg>>);
+pub(crate) struct Deferred {
+    mailbox: Arc<Mailbox>,
+    effects: Vec<Effect<Leg>>,
+    settled: Settled,
+}
+
+/// What an operation has left behind, seen while its lock was held.
+struct Settled {
+    /// The session to wake.
+    wake: Option<Link>,
+    /// Whether the mailbox has no reason to stay.
+    idle: bool,
+}
 
 /// One queue in use.
 pub(crate) struct Mailbox {
@@ -125,12 +137,22 @@ impl Mailboxes {
     /// Hands one entry to its queue's mailbox, here or on the node that has the device; `leg` hears
     /// what becomes of it. Never waits.
     pub(crate) fn append(&self, queue: QueueId, envelope: Envelope, leg: Leg, now: Instant) {
+        self.append_in_batch((queue, envelope, leg), now, &mut Batch::new(now));
+    }
+
+    /// The same for one of many entries: the sessions that read them are woken with `batch`.
+    pub(crate) fn append_in_batch(
+        &self,
+        entry: (QueueId, Envelope, Leg),
+        now: Instant,
+        batch: &mut Batch,
+    ) {
         match self.cluster() {
             None => {
-                let deferred = self.append_deferred((queue, envelope, leg), Reading::GoOn, now);
-                self.carry_out_deferred(deferred);
+                let deferred = self.append_deferred(entry, Reading::GoOn, now);
+                self.carry_out(deferred, batch);
             }
-            Some(cluster) => cluster.append(self, (queue, envelope, leg)),
+            Some(cluster) => cluster.append(self, entry),
         }
     }
 
@@ -151,10 +173,16 @@ impl Mailboxes {
                 state.lane.poke(&mut effects);
             }
             let result = state.lane.append(envelope, leg, now, &mut effects);
-            self.settle(&mailbox, &mut state);
+            let settled = self.settle(&mailbox, &mut state, &effects);
             drop(state);
             match result {
-                Ok(()) => return Deferred(mailbox, effects),
+                Ok(()) => {
+                    return Deferred {
+                        mailbox,
+                        effects,
+                        settled,
+                    };
+                }
                 // It left the map meanwhile; a revoked one is still in it and is put aside here.
                 Err(closed) => given = closed,
             }
@@ -163,8 +191,8 @@ impl Mailboxes {
     }
 
     /// Carries out what follows. May end legs: call it with no lock held.
-    pub(crate) fn carry_out_deferred(&self, Deferred(mailbox, effects): Deferred) {
-        self.carry_out(&mailbox, effects);
+    pub(crate) fn carry_out_deferred(&self, deferred: Deferred) {
+        self.carry_out(deferred, &mut Batch::new(Instant::now()));
     }
 
     /// The lane of `queue` here, as the other nodes' business sees it.
@@ -201,12 +229,12 @@ impl Mailboxes {
             }
             let replaced = state.link.replace(link);
             state.lane.attach(id, &mut effects);
-            self.settle(&mailbox, &mut state);
+            let settled = self.settle(&mailbox, &mut state, &effects);
             drop(state);
             if let Some(replaced) = replaced {
                 replaced.replaced();
             }
-            self.carry_out(&mailbox, effects);
+            self.follow(&mailbox, effects, settled);
             if let Some(cluster) = self.cluster() {
                 cluster.attached(self, queue, id);
             }
@@ -253,12 +281,12 @@ impl Mailboxes {
             None
         };
         state.lane.detach(attachment, &mut effects);
-        self.settle(&mailbox, &mut state);
+        let settled = self.settle(&mailbox, &mut state, &effects);
         drop(state);
         if let Some(link) = link {
             link.replaced();
         }
-        self.carry_out(&mailbox, effects);
+        self.follow(&mailbox, effects, settled);
     }
 
     /// The queue is revoked, and the other nodes hear of it.
@@ -279,12 +307,12 @@ impl Mailboxes {
         let mut state = mailbox.state.lock();
         let link = state.link.take();
         state.lane.revoke(&mut effects);
-        self.settle(&mailbox, &mut state);
+        let settled = self.settle(&mailbox, &mut state, &effects);
         drop(state);
         if let Some(link) = link {
             link.revoked();
         }
-        self.carry_out(&mailbox, effects);
+        self.follow(&mailbox, effects, settled);
         self.remove_if_closed(&mailbox);
     }
 
@@ -346,7 +374,7 @@ impl Mailboxes {
             .collect()
     }
 
-    fn shard(&self, queue: &QueueId) -> Option<&Mutex<HashMap<QueueId, Arc<Mailbox>>>> {
+    fn shard(&self, queue: &QueueId) -> Option<&Mutex<KeyedMap<QueueId, Arc<Mailbox>>>> {
         let [first, ..] = queue.as_bytes();
         self.0.shards.get(usize::from(*first) % SHARDS)
     }
@@ -383,14 +411,19 @@ impl Mailboxes {
         let mut effects = Vec::new();
         let mut state = mailbox.state.lock();
         let result = operation(&mut state.lane, &mut effects);
-        self.settle(mailbox, &mut state);
+        let settled = self.settle(mailbox, &mut state, &effects);
         drop(state);
-        self.carry_out(mailbox, effects);
+        self.follow(mailbox, effects, settled);
         result
     }
 
-    /// Brings memory and timer up to date after an operation.
-    fn settle(&self, mailbox: &Arc<Mailbox>, state: &mut State) {
+    /// Brings memory and timer up to date after an operation, and looks at what it has left behind.
+    fn settle(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        state: &mut State,
+        effects: &[Effect<Leg>],
+    ) -> Settled {
         let bytes = state.lane.bytes();
         if bytes > state.bytes {
             self.0
@@ -412,19 +445,35 @@ impl Mailboxes {
             state.armed = true;
             self.0.timers.arm(deadline, Arc::clone(mailbox));
         }
+        let wakes = |effect: &Effect<Leg>| matches!(effect, Effect::Wake(_));
+        let wake = effects.iter().any(wakes).then(|| state.link.clone());
+        Settled {
+            wake: wake.flatten(),
+            idle: state.lane.attachment().is_none() && state.lane.is_empty(),
+        }
     }
 
-    fn carry_out(&self, mailbox: &Arc<Mailbox>, effects: Vec<Effect<Leg>>) {
+    fn carry_out(&self, deferred: Deferred, batch: &mut Batch) {
+        let Deferred {
+            mailbox,
+            effects,
+            mut settled,
+        } = deferred;
+        if let Some(link) = settled.wake.take() {
+            batch.wake(link);
+        }
+        self.follow(&mailbox, effects, settled);
+    }
+
+    fn follow(&self, mailbox: &Arc<Mailbox>, effects: Vec<Effect<Leg>>, settled: Settled) {
+        if let Some(link) = settled.wake {
+            link.wake();
+        }
+        let mut now = None;
         for effect in effects {
             match effect {
-                Effect::Resolve(leg, outcome) => leg.resolve(outcome),
-                Effect::Wake(attachment) => {
-                    let state = mailbox.state.lock();
-                    if state.lane.attachment() == Some(attachment)
-                        && let Some(link) = &state.link
-                    {
-                        link.wake();
-                    }
+                Effect::Resolve(leg, outcome) => {
+                    leg.resolve_at(outcome, *now.get_or_insert_with(Instant::now));
                 }
                 Effect::Spool(batch) => self.0.spooler.push(Arc::clone(mailbox), batch),
                 Effect::Delete(row) => {
@@ -432,22 +481,14 @@ impl Mailboxes {
                         .deletes
                         .push(row_id(mailbox.queue, row.position, row.key));
                 }
-                // The link knows already: `attach` took the old one out.
-                Effect::Replaced(_) => {}
+                // `settle` found whom to wake; `attach` took the old link out.
+                Effect::Wake(_) | Effect::Replaced(_) => {}
             }
         }
-        self.remove_if_idle(mailbox);
-    }
-
-    fn remove_if_idle(&self, mailbox: &Arc<Mailbox>) {
-        {
-            let state = mailbox.state.lock();
-            if state.lane.attachment().is_some() || !state.lane.is_empty() {
-                return;
-            }
+        if settled.idle {
+            self.remove_if_closed(mailbox);
+            self.0.emptied.notify_waiters();
         }
-        self.remove_if_closed(mailbox);
-        self.0.emptied.notify_waiters();
     }
 
     /// Removes a mailbox that is closed or has no reason to stay, under the lock of its shard.
@@ -534,9 +575,9 @@ impl Drop for Attached {
             state.link = None;
         }
         state.lane.detach(self.id, &mut effects);
-        self.mailboxes.settle(&self.mailbox, &mut state);
+        let settled = self.mailboxes.settle(&self.mailbox, &mut state, &effects);
         drop(state);
-        self.mailboxes.carry_out(&self.mailbox, effects);
+        self.mailboxes.follow(&self.mailbox, effects, settled);
         if let Some(cluster) = self.mailboxes.cluster() {
             cluster.detached(self.mailbox.queue, self.id);
         }

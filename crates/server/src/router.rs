@@ -20,7 +20,7 @@ use crate::custody::{self, Author, Frame, Home, Leg, Returned};
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::peers::{AuthorOf, Outgoing, PeerLeg, Peers, ReturnTo};
-use crate::session::Hint;
+use crate::session::{Batch, Hint};
 
 /// Where the entries for one member of a group go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -250,13 +250,13 @@ impl Router {
     }
 
     /// Takes a frame into custody and places it for every recipient but the one at `except`, without
-    /// waiting in between.
+    /// waiting in between. Who gets something is woken with `batch`.
     pub(crate) fn accept(
         &self,
         frame: Frame,
         envelope: &Envelope,
-        placement: &Placement,
-        except: Option<usize>,
+        (placement, except): (&Placement, Option<usize>),
+        batch: &mut Batch,
     ) {
         let now = frame.since;
         let author = self.author_of(&frame);
@@ -268,9 +268,8 @@ impl Router {
                 };
                 match place {
                     Place::Here(queue) => {
-                        self.0
-                            .mailboxes
-                            .append(*queue, envelope.clone(), leg(recipient), now);
+                        let entry = (*queue, envelope.clone(), leg(recipient));
+                        self.0.mailboxes.append_in_batch(entry, now, batch);
                     }
                     Place::Again(_) | Place::Abroad => {}
                     Place::Gone => leg(recipient).resolve(Outcome::Gone),

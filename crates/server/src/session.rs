@@ -1,11 +1,12 @@
 //! One connected device: from its first byte to its last.
 //!
 //! `handshake` finds out who it is, `inbound` and `outbound` are the two halves of the session, in one
-//! task, `link` is what others hold of it, `requests`
+//! task, `link` is what others hold of it, `batch` what frames share that came together, `requests`
 //! answers control requests, `abroad` passes on those for other domains, `budget` says how many a
 //! device may make.
 
 mod abroad;
+mod batch;
 mod budget;
 mod handshake;
 mod inbound;
@@ -15,6 +16,7 @@ mod requests;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+pub(crate) use self::batch::Batch;
 pub(crate) use self::budget::Budgets;
 use self::handshake::Refused;
 pub(crate) use self::handshake::may_enter;
@@ -49,6 +52,7 @@ use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::metrics::{Metrics, label};
 use crate::peers::Peers;
+use crate::signal::Quiet;
 
 /// How long a session that ends may take to write its last ERROR.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -91,11 +95,14 @@ pub(crate) struct Rules {
 pub(crate) struct Drain {
     begun: CancellationToken,
     finished: CancellationToken,
+    /// Whether it has begun: asked for each frame, and the token has one lock for all sessions.
+    reads_no_more: Arc<AtomicBool>,
 }
 
 impl Drain {
     /// Sessions read no more.
     pub(crate) fn begin(&self) {
+        self.reads_no_more.store(true, Ordering::Release);
         self.begun.cancel();
     }
 
@@ -105,7 +112,7 @@ impl Drain {
     }
 
     pub(crate) fn has_begun(&self) -> bool {
-        self.begun.is_cancelled()
+        self.reads_no_more.load(Ordering::Acquire)
     }
 }
 
@@ -197,8 +204,11 @@ impl Sessions {
         let ended = {
             let reading = inbound.run();
             let writing = outbound.run();
+            let mut finished = Quiet::new(self.drain.finished.cancelled());
             tokio::pin!(reading, writing);
             tokio::select! {
+                // What was read is answered in the same turn.
+                biased;
                 ended = &mut reading => match ended {
                     Ended::Closed => None,
                     Ended::Fatal(title) => {
@@ -207,7 +217,7 @@ impl Sessions {
                     }
                     Ended::Told => Some(timeout(FAREWELL, &mut writing).await.is_ok()),
                     Ended::Draining => tokio::select! {
-                        () = self.drain.finished.cancelled() => {
+                        () = &mut finished => {
                             link.end(Title::Draining);
                             Some(timeout(FAREWELL, &mut writing).await.is_ok())
                         }
@@ -216,7 +226,7 @@ impl Sessions {
                 },
                 said_farewell = &mut writing => Some(said_farewell),
                 // A request that still waits does not hold up the end: its answer got lost.
-                () = self.drain.finished.cancelled() => {
+                () = &mut finished => {
                     link.end(Title::Draining);
                     Some(timeout(FAREWELL, &mut writing).await.is_ok())
                 }

@@ -1,6 +1,6 @@
 //! Groups at hand: the list as the store had it, with the place of each entry.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use commucat_proto::frame::fanout::FanoutEntry;
 use commucat_proto::id::{GroupId, Handle};
 use commucat_routing::hub::{Entry, Group};
+use commucat_routing::keyed::KeyedMap;
 use commucat_storage::StoreError;
 use tracing::warn;
 
@@ -42,7 +43,7 @@ pub(super) struct View {
 /// The groups at hand.
 #[derive(Default)]
 pub(super) struct Views {
-    groups: HashMap<GroupId, Arc<View>>,
+    groups: KeyedMap<GroupId, Arc<View>>,
     /// Entries of all their lists.
     entries: usize,
 }

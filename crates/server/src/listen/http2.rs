@@ -28,6 +28,7 @@ use crate::carrier::{CarrierReader, CarrierWriter, Serve};
 use crate::http::{self as routes, Caller};
 use crate::limit::Bucket;
 use crate::metrics::label::{Protocol, Refusal, Route};
+use crate::signal::{Part, Signal};
 
 /// Unread bytes of one stream. Covers a burst of `limits.unacked_bytes` piece by piece.
 const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
@@ -96,10 +97,15 @@ enum Phase {
     Ending,
 }
 
-/// One connection.
+/// What serves a `/connect` stream.
+type Session = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One connection, with the session of its first stream.
 ///
 /// Written by hand: an `async fn` would hold the connection twice, as its argument and as its own,
-/// and idle connections are what memory is spent on.
+/// and idle connections are what memory is spent on. Mostly a connection has one session. In a task of
+/// its own that would be woken, and scheduled, for each read and would do the same to this one for
+/// each write.
 struct Serving<E, S: AsyncRead + AsyncWrite + Unpin> {
     shell: Arc<Shell<E>>,
     connection: Http2<S>,
@@ -107,7 +113,34 @@ struct Serving<E, S: AsyncRead + AsyncWrite + Unpin> {
     phase: Phase,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     pause: Pin<Box<Sleep>>,
+    session: Option<Session>,
+    parts: Parts,
     _open: Open,
+}
+
+/// What of a connection is polled by itself, when it was woken.
+struct Parts {
+    connection: Part,
+    session: Part,
+    /// `stop` and `pause`.
+    rest: Part,
+}
+
+/// How often the parts of one connection may wake each other in one turn of their task.
+const ROUNDS_MAX: u32 = 8;
+
+impl Parts {
+    fn new() -> Self {
+        Self {
+            connection: Part::new(),
+            session: Part::new(),
+            rest: Part::new(),
+        }
+    }
+
+    fn signals(&self) -> [&Signal; 3] {
+        [&self.connection, &self.session, &self.rest].map(Part::signal)
+    }
 }
 
 impl<E, S> Serving<E, S>
@@ -123,6 +156,8 @@ where
             stop: Box::pin(shell.stop.clone().cancelled_owned()),
             // The first request must come soon; a later pause may be longer.
             pause: Box::pin(sleep(shell.limits.tls_timeout)),
+            session: None,
+            parts: Parts::new(),
             _open: Open::new(&shell, Protocol::Http2),
             shell,
         }
@@ -132,15 +167,20 @@ where
         self.pause
             .as_mut()
             .reset(tokio::time::Instant::now() + pause);
+        self.parts.rest.signal().raise();
     }
 
     /// Takes what came; ready when the connection has ended.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_requests(&mut self) -> Poll<()> {
         loop {
-            match ready!(self.connection.poll_accept(cx)) {
+            let polled = self
+                .connection
+                .poll_accept(&mut self.parts.connection.context());
+            match ready!(polled) {
                 Some(Ok((request, respond))) => {
                     self.wait(IDLE);
-                    dispatch(&self.shell, &self.client, request, respond);
+                    let session = dispatch(&self.shell, &self.client, request, respond);
+                    self.serve(session);
                 }
                 Some(Err(error)) => {
                     count_end(&self.shell, &error);
@@ -150,6 +190,74 @@ where
             }
         }
     }
+
+    /// Makes the first session a part of this task; others get tasks of their own.
+    fn serve(&mut self, session: Option<Session>) {
+        if self.session.is_none() {
+            self.session = session;
+            self.parts.session.signal().raise();
+        } else if let Some(session) = session {
+            self.shell.tasks.spawn(session);
+        }
+    }
+
+    fn poll_session(&mut self) {
+        let mut cx = self.parts.session.context();
+        let ended = |session: &mut Session| session.as_mut().poll(&mut cx).is_ready();
+        if self.session.as_mut().is_some_and(ended) {
+            self.session = None;
+        }
+    }
+
+    /// Looks at the time, and whether the server stops; ready when the connection has to end.
+    fn poll_rest(&mut self) -> Poll<()> {
+        let mut cx = self.parts.rest.context();
+        if self.phase == Phase::Open && self.stop.as_mut().poll(&mut cx).is_ready() {
+            self.phase = Phase::Draining;
+            self.connection.graceful_shutdown();
+            self.parts.connection.signal().raise();
+        }
+        loop {
+            ready!(self.pause.as_mut().poll(&mut self.parts.rest.context()));
+            if self.client.has_streams() {
+                self.wait(IDLE);
+            } else if self.phase == Phase::Ending {
+                return Poll::Ready(());
+            } else {
+                self.phase = Phase::Ending;
+                self.shell.metrics.refused.of(Refusal::Idle).inc();
+                self.connection.abrupt_shutdown(Reason::NO_ERROR);
+                self.parts.connection.signal().raise();
+                self.wait(FAREWELL);
+            }
+        }
+    }
+
+    /// Polls every part that was woken.
+    fn poll_parts(&mut self) -> Turn {
+        let [connection, session, rest] = self.parts.signals().map(Signal::take);
+        if rest && self.poll_rest().is_ready() || connection && self.poll_requests().is_ready() {
+            return Turn::Ended;
+        }
+        if session {
+            self.poll_session();
+        }
+        if connection || session || rest {
+            Turn::Moved
+        } else {
+            Turn::Rests
+        }
+    }
+}
+
+/// What a round of polling came to.
+enum Turn {
+    /// Some part was polled; it may have woken another.
+    Moved,
+    /// No part was woken.
+    Rests,
+    /// The connection has ended.
+    Ended,
 }
 
 impl<E, S> Future for Serving<E, S>
@@ -161,26 +269,33 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if this.phase == Phase::Open && this.stop.as_mut().poll(cx).is_ready() {
-            this.phase = Phase::Draining;
-            this.connection.graceful_shutdown();
+        for signal in this.parts.signals() {
+            signal.detach();
         }
-        loop {
-            if this.poll_requests(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            ready!(this.pause.as_mut().poll(cx));
-            if this.client.has_streams() {
-                this.wait(IDLE);
-            } else if this.phase == Phase::Ending {
-                return Poll::Ready(());
-            } else {
-                this.phase = Phase::Ending;
-                this.shell.metrics.refused.of(Refusal::Idle).inc();
-                this.connection.abrupt_shutdown(Reason::NO_ERROR);
-                this.wait(FAREWELL);
+        for _ in 0..ROUNDS_MAX {
+            match this.poll_parts() {
+                Turn::Moved => {}
+                Turn::Ended => {
+                    // What was read is still dealt with.
+                    if let Some(session) = this.session.take() {
+                        this.shell.tasks.spawn(session);
+                    }
+                    return Poll::Ready(());
+                }
+                Turn::Rests => {
+                    if !this
+                        .parts
+                        .signals()
+                        .map(|part| part.wait(cx))
+                        .contains(&true)
+                    {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -192,16 +307,17 @@ fn count_end<E>(shell: &Shell<E>, error: &h2::Error) {
     }
 }
 
+/// Answers a request, or makes the session of a `/connect` stream.
 fn dispatch<E: Serve>(
     shell: &Arc<Shell<E>>,
     client: &Arc<Client>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-) {
+) -> Option<Session> {
     if request.uri().path() != routes::CONNECT || request.method() != Method::POST {
         let answer = answer(Arc::clone(shell), client.is_local(), request, respond);
         shell.tasks.spawn(answer);
-        return;
+        return None;
     }
     shell.metrics.requests.of(Route::ConnectBody).inc();
     let checked = routes::check_connect(request.headers());
@@ -212,6 +328,7 @@ fn dispatch<E: Serve>(
                 shell.metrics.refused.of(Refusal::Streams).inc();
             }
             shell.tasks.spawn(send(routes::problem(status), respond));
+            None
         }
     }
 }
@@ -221,21 +338,18 @@ fn connect<E: Serve>(
     open: OpenStream,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-) {
+) -> Option<Session> {
     let span = routes::session_span(request.headers());
     let head = routes::connect_head();
     // Refused only when the stream is gone already.
-    let Ok(body) = respond.send_response(head, false) else {
-        return;
-    };
+    let body = respond.send_response(head, false).ok()?;
     let reader = CarrierReader::Stream(StreamReader::new(request.into_body()));
     let writer = CarrierWriter::Stream(StreamWriter::new(body));
     let carrier = open.carrier(reader, writer, span.clone());
     let session = Arc::clone(&shell.engine).serve(carrier);
     // Combinators, because an `async` block would hold the session twice.
-    shell
-        .tasks
-        .spawn(session.instrument(span).map(move |()| drop(open)));
+    let session = session.instrument(span).map(move |()| drop(open));
+    Some(Box::pin(session))
 }
 
 async fn answer<E: Serve>(

@@ -15,19 +15,20 @@ use commucat_proto::frame::{Direction, Frame, FrameType, Header};
 use commucat_storage::Device;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{self, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::budget::Budget;
 use super::link::Link;
-use super::{Drain, Rules, Sessions, lost_after};
+use super::{Batch, Drain, Rules, Sessions, lost_after};
 use crate::accounts::Accounts;
 use crate::carrier::CarrierReader;
 use crate::hub::Hub;
 use crate::mailbox::Attached;
 use crate::metrics::{Metrics, label};
 use crate::peers::Peers;
+use crate::signal::Quiet;
 
 /// Requests of one session that wait for other domains; more are `Rate Limited`.
 const ABROAD_MAX: usize = 16;
@@ -63,6 +64,10 @@ pub(super) struct Inbound {
     reader: CarrierReader,
     decoder: Decoder,
     drain: Drain,
+    /// The frames that came together.
+    batch: Batch,
+    /// When the last bytes came.
+    heard: time::Instant,
 }
 
 impl Inbound {
@@ -93,6 +98,8 @@ impl Inbound {
             reader,
             decoder,
             drain: sessions.drain.clone(),
+            batch: Batch::new(Instant::now()),
+            heard: time::Instant::now(),
         }
     }
 
@@ -104,26 +111,36 @@ impl Inbound {
 
     /// Reads until the session ends.
     pub(super) async fn run(&mut self) -> Ended {
+        let drain = self.drain.clone();
+        let mut draining = Quiet::new(drain.begun.cancelled());
+        // One timer for the whole session, moved when it fires, or when it would fire too late.
+        let mut silence = Box::pin(sleep_until(self.lost_at()));
         loop {
-            if let Err(ended) = self.take_frames().await {
+            let taken = self.take_frames().await;
+            self.batch.flush();
+            if let Err(ended) = taken {
                 return ended;
             }
-            let keepalive = if self.link.is_idle() {
-                self.rules.keepalive_idle
-            } else {
-                self.rules.keepalive
-            };
-            let next = timeout(lost_after(keepalive), self.reader.next());
+            if self.lost_at() < silence.deadline() {
+                silence.as_mut().reset(self.lost_at());
+            }
             let chunk = tokio::select! {
                 biased;
-                () = self.drain.begun.cancelled() => return Ended::Draining,
-                chunk = next => chunk,
+                chunk = self.reader.next() => chunk,
+                () = &mut draining => return Ended::Draining,
+                () = &mut silence => {
+                    if self.lost_at() <= time::Instant::now() {
+                        return Ended::Fatal(Title::IdleTimeout);
+                    }
+                    silence.as_mut().reset(self.lost_at());
+                    continue;
+                }
             };
-            let chunk = match chunk {
-                Err(_) => return Ended::Fatal(Title::IdleTimeout),
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None) | Err(_)) => return Ended::Closed,
+            let Ok(Some(chunk)) = chunk else {
+                return Ended::Closed;
             };
+            self.heard = time::Instant::now();
+            self.batch.set_now(self.heard.into());
             self.metrics
                 .bytes
                 .of(label::Direction::In)
@@ -135,11 +152,24 @@ impl Inbound {
         }
     }
 
+    /// When the client counts as gone, if nothing comes.
+    fn lost_at(&self) -> time::Instant {
+        let keepalive = if self.link.is_idle() {
+            self.rules.keepalive_idle
+        } else {
+            self.rules.keepalive
+        };
+        self.heard + lost_after(keepalive)
+    }
+
     async fn take_frames(&mut self) -> Result<(), Ended> {
         loop {
             // Who does not read its answers is not read either; and a session that ends takes no more.
-            if !self.link.has_room().await {
-                return Err(Ended::Told);
+            if !self.link.has_room_now() {
+                self.batch.flush();
+                if !self.link.has_room().await {
+                    return Err(Ended::Told);
+                }
             }
             if self.drain.has_begun() {
                 return Err(Ended::Draining);
@@ -180,7 +210,6 @@ impl Inbound {
             .frames_in
             .of(label::Frame::of_code(kind.code()))
             .inc();
-        let raw = frame.payload.clone();
         let payload = match FromClient::decode(&frame) {
             Ok(payload) => payload,
             Err(error) => {
@@ -204,6 +233,7 @@ impl Inbound {
                 if let Some(binding) = self.link.binding(channel)
                     && self.may_hint()
                 {
+                    self.batch.flush();
                     Box::pin(self.hub.typing(&binding, bytes)).await;
                 }
                 Ok(())
@@ -221,14 +251,15 @@ impl Inbound {
             | FromClient::KeyPackage(_)
             | FromClient::Directory(_)
             | FromClient::Fetch(_) => {
+                self.batch.flush();
                 // In boxes what is rare: an idle session is as large as its largest future.
-                Box::pin(self.request((channel, sequence), payload, raw)).await;
+                Box::pin(self.request((channel, sequence), payload, frame.payload)).await;
                 Ok(())
             }
         }
     }
 
-    async fn message(&self, channel: u32, sequence: u32, msg: Msg) -> Result<(), Ended> {
+    async fn message(&mut self, channel: u32, sequence: u32, msg: Msg) -> Result<(), Ended> {
         let begun = self
             .link
             .begin(sequence, channel, msg.payload().len(), self.rules.unacked);
@@ -239,20 +270,22 @@ impl Inbound {
             return Ok(());
         };
         // A MSG is never refused for its rate: the client is read more slowly instead.
-        let checked = self
+        let taken = self
             .budget
             .lock()
             .submits
-            .check(&binding.handle, Instant::now());
-        if let Err(wait) = checked {
+            .take(binding.handle, self.batch.now());
+        if let Err(wait) = taken {
+            self.batch.flush();
             sleep(wait).await;
+            self.batch.set_now(time::Instant::now().into());
+            let mut budget = self.budget.lock();
+            budget.submits.charge(binding.handle, self.batch.now());
         }
-        self.budget
-            .lock()
-            .submits
-            .charge(binding.handle, Instant::now());
         let member = self.member();
-        if let Err(problem) = self.hub.message(&member, &binding, sequence, &msg).await {
+        let hub = &self.hub;
+        let accepted = hub.message(&member, &binding, (sequence, &msg), &mut self.batch);
+        if let Err(problem) = accepted.await {
             self.metrics.note(&problem);
             self.link.refuse(sequence, problem);
         }
@@ -272,7 +305,7 @@ impl Inbound {
         Ok(())
     }
 
-    async fn acked(&self, ack: AckUp) -> Result<(), Ended> {
+    async fn acked(&mut self, ack: AckUp) -> Result<(), Ended> {
         if let Some(through) = ack.through {
             let entries: Vec<_> = match self.link.sent().acked(through.into()) {
                 Ok(entries) => entries.collect(),
@@ -280,8 +313,7 @@ impl Inbound {
             };
             if !entries.is_empty() {
                 self.attached.acked(entries);
-                // The room that this made may let more of the queue out.
-                self.link.wake();
+                self.link.made_room();
             }
         }
         for tag in ack.tags {
@@ -289,6 +321,7 @@ impl Inbound {
             if let Some(binding) = channel.and_then(|channel| self.link.binding(channel))
                 && self.may_hint()
             {
+                self.batch.flush();
                 Box::pin(self.hub.tag(&binding, &tag)).await;
             }
         }

@@ -1,6 +1,7 @@
 //! A session as others see it: what they may tell it, and what waits to be written on it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::id::{Domain, GroupId, Handle, SealedRef};
+use commucat_routing::keyed::KeyedMap;
 use commucat_routing::pipeline::{Limits, OverflowError, Pipeline};
 use commucat_routing::ticket::Status;
 use commucat_routing::unacked::Unacked;
@@ -15,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::outbound;
+use crate::signal::Signal;
 
 /// Ephemeral frames that wait for a slow device; more are dropped.
 const HINTS_MAX: usize = 64;
@@ -27,15 +30,15 @@ const ANSWERS_BYTES: usize = 64 * 1024;
 pub(crate) struct Link(Arc<Shared>);
 
 struct Shared {
-    wake: Notify,
-    /// Whether a wake is under way already.
-    woken: AtomicBool,
+    wake: Signal,
     /// Answers were taken.
     taken: Notify,
     state: Mutex<State>,
     /// What was sent and not acknowledged; the two halves of the session share it.
     sent: Mutex<Unacked>,
     idle: AtomicBool,
+    /// Whether the writer stopped because the client had acknowledged too little.
+    full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -73,8 +76,8 @@ impl Binding {
 
 #[derive(Default)]
 struct Channels {
-    bound: HashMap<u32, Arc<Binding>>,
-    by_group: HashMap<GroupId, u32>,
+    bound: KeyedMap<u32, Arc<Binding>>,
+    by_group: KeyedMap<GroupId, u32>,
 }
 
 /// What became of binding a channel.
@@ -97,18 +100,31 @@ pub(crate) struct Waiting {
 impl Link {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Shared {
-            wake: Notify::new(),
-            woken: AtomicBool::new(false),
+            wake: Signal::default(),
             taken: Notify::new(),
             state: Mutex::default(),
             sent: Mutex::default(),
             idle: AtomicBool::new(false),
+            full: AtomicBool::new(false),
         }))
     }
 
     /// What was sent on this connection and not acknowledged.
     pub(crate) fn sent(&self) -> MutexGuard<'_, Unacked> {
         self.0.sent.lock()
+    }
+
+    /// The writer stops until the client acknowledges something.
+    pub(crate) fn set_full(&self) {
+        self.0.full.store(true, Ordering::Relaxed);
+    }
+
+    /// The client acknowledged entries: whoever stopped for want of room goes on. Else nobody is
+    /// woken: an acknowledgement comes for every message, and mostly there is nothing to write.
+    pub(crate) fn made_room(&self) {
+        if self.0.full.load(Ordering::Relaxed) && self.0.full.swap(false, Ordering::Relaxed) {
+            self.wake();
+        }
     }
 
     /// Whether the client said that it is idle (PRESENCE).
@@ -118,15 +134,12 @@ impl Link {
 
     /// There is something to write. Wakes coalesce.
     pub(crate) fn wake(&self) {
-        if !self.0.woken.swap(true, Ordering::AcqRel) {
-            self.0.wake.notify_one();
-        }
+        self.0.wake.raise();
     }
 
     /// Waits until there may be something to write. Cancel-safe.
     pub(crate) async fn woken(&self) {
-        self.0.wake.notified().await;
-        self.0.woken.store(false, Ordering::Release);
+        poll_fn(|cx| self.0.wake.poll(cx)).await;
     }
 
     /// A frame's ticket is done.
@@ -189,6 +202,12 @@ impl Link {
     /// Whether a MSG has no answer yet: it may have got one with a frame before it that failed.
     pub(crate) fn awaits(&self, sequence: u32) -> bool {
         self.0.state.lock().pipeline.is_open(sequence.into())
+    }
+
+    /// Whether the client has taken so much of its answers that it may get more, and the session goes on.
+    pub(crate) fn has_room_now(&self) -> bool {
+        let state = self.0.state.lock();
+        state.ending.is_none() && state.control.len() <= ANSWERS_BYTES
     }
 
     /// Waits until the client has taken so much of its answers that it may get more; `false` if the
@@ -283,7 +302,9 @@ impl Link {
             .drain(..)
             .filter_map(|hint| Some((*state.channels.by_group.get(&hint.group)?, hint.payload)))
             .collect();
-        self.0.taken.notify_one();
+        if state.control.len() > ANSWERS_BYTES {
+            self.0.taken.notify_one();
+        }
         Waiting {
             // Taken whole: a rest would keep the memory of the largest answer.
             control: std::mem::take(&mut state.control),

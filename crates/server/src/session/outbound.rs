@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use commucat_crypto::tunnel::{Sealer, missing_to_class, padding_payloads};
+use commucat_crypto::tunnel::{OVERHEAD, Sealer, missing_to_class, padding_payloads};
 use commucat_proto::encoder;
 use commucat_proto::error::Title;
 use commucat_proto::frame::ack::{AckDown, CustodyRun, CustodyStatus};
@@ -85,13 +85,18 @@ impl Outbound {
     /// Writes until the session ends; `true` if the client was told why.
     pub(super) async fn run(&mut self) -> bool {
         self.link.wake();
+        // One timer for the whole session. It is moved when it fires, or when it would fire too late:
+        // moving it with every write would cost more than the write's share of a record.
+        let mut timer = Box::pin(sleep_until(self.due()));
         loop {
-            let wake_at = self
-                .retry
-                .map_or(self.keepalive(), |retry| retry.min(self.keepalive()));
+            let due = self.due();
+            if due < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(due);
+            }
             tokio::select! {
+                biased;
                 () = self.link.woken() => {}
-                () = sleep_until(wake_at) => {}
+                () = &mut timer => {}
             }
             if self.retry.is_some_and(|retry| retry <= Instant::now()) {
                 self.retry = None;
@@ -108,6 +113,12 @@ impl Outbound {
                 }
             }
         }
+    }
+
+    /// When there is something to do, if nobody wakes it.
+    fn due(&self) -> Instant {
+        self.retry
+            .map_or(self.keepalive(), |retry| retry.min(self.keepalive()))
     }
 
     fn keepalive(&self) -> Instant {
@@ -208,8 +219,12 @@ impl Outbound {
                 Queue::GoesOn
             }
             Pumped::ReadPage { .. } | Pumped::More => Queue::GoesOn,
-            Pumped::Full if sent => Queue::GoesOn,
-            Pumped::Full | Pumped::Idle | Pumped::Reading => Queue::Waits,
+            Pumped::Full if sent || room > 0 => Queue::GoesOn,
+            Pumped::Full => {
+                self.link.set_full();
+                Queue::Waits
+            }
+            Pumped::Idle | Pumped::Reading => Queue::Waits,
             Pumped::Detached => Queue::Detached,
         }
     }
@@ -260,7 +275,8 @@ impl Outbound {
             pad(&mut self.plain);
         }
         // A buffer for each write: what is kept between two would be kept by every idle session.
-        let mut sealed = BytesMut::new();
+        let records = self.plain.len().div_ceil(RECORD_PLAINTEXT_MAX);
+        let mut sealed = BytesMut::with_capacity(self.plain.len() + records * OVERHEAD);
         self.sealer.seal_all(&self.plain, &mut sealed).ok()?;
         let used = self.plain.len();
         self.plain.clear();
