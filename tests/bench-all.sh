@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures every row of docs/BENCHMARKS.md and prints its table as Markdown: median, range and number of
-# runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes some seven minutes; the
+# runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes some eight minutes; the
 # machine should do nothing else. `--runs N` (5), `--quick` (one run of each, 0.5 s: only to see that all
 # of it works), `--keep FILE` keeps every run as a line of JSON.
 set -euo pipefail
@@ -56,6 +56,12 @@ compared "fanout, 1 to 100" fanout --duration "$duration"
 compared "latency, 500 a second" latency --duration "$duration"
 run "offline" 3 commucat offline
 run "drain" 3 commucat drain
+run "offline on PostgreSQL" 3 commucat offline --backend postgres
+run "nodes" 3 commucat nodes --duration "$duration"
+run "nodes, same" 2 commucat nodes --same-node --duration "$duration"
+run "federation" 2 commucat federation --duration "$duration"
+run "federation, 500 a second" 3 commucat federation --rate 500 --duration "$duration"
+run "start, 1,000,000" 1 commucat start
 run "churn" 3 commucat churn
 run "idle, 1,000" 3 commucat idle
 [ "$runs" -gt 1 ] && run "idle, 5,000" 1 commucat idle --devices 5000
@@ -80,15 +86,16 @@ with open(sys.argv[1]) as lines:
 
 COST, WRITES = "server_cpu_us_per_delivery", "socket_writes_per_delivery"
 FIELDS = [(COST, "us"), (WRITES, "writes"), ("p50_us", "p50, us"), ("p99_us", "p99, us"),
-          ("database_cpu_us_per_delivery", "database, us"), ("start_ms", "ms"),
+          ("database_cpu_us_per_delivery", "database, us"), ("redis_cpu_us_per_delivery", "Redis, us"), ("start_ms", "ms"),
           ("idle_kib_per_connection", "KiB each"), ("generator_full", None)]
 SHOWN = {"latency, 500 a second": ["p50_us", "p99_us", COST], "idle, 1,000": ["idle_kib_per_connection"],
          "idle, 5,000": ["idle_kib_per_connection"], "pairs, 1 outstanding": [COST],
+         "federation, 500 a second": ["p50_us", "p99_us", COST], "federation": [COST, WRITES],
          "churn": [COST], "offline": [COST], "drain": [COST]}
 print("| command | figure | commucat | floor | NATS core |\n|---|---|---|---|---|")
 for title, group in rows.items():
     for field, unit in FIELDS:
-        if field not in SHOWN.get(title, [COST, WRITES, "database_cpu_us_per_delivery", "start_ms"]):
+        if field not in SHOWN.get(title, [COST, WRITES, "database_cpu_us_per_delivery", "redis_cpu_us_per_delivery", "start_ms"]):
             continue
         of = lambda peer: show([row.get(field) for row in group.get(peer, [])])
         if all(of(peer) == "-" for peer in ("commucat", "relay", "nats")):

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use commucat_testkit::server::Backend;
 
 /// Measure what a message and a connection cost the server
 ///
@@ -69,6 +70,14 @@ pub(crate) struct Args {
     #[arg(long, requires = "server")]
     pub(crate) pid: Option<u32>,
 
+    /// What keeps the durable state of the server that is started
+    #[arg(long, value_enum, default_value_t = Backend::Sqlite, conflicts_with = "server")]
+    pub(crate) backend: Backend,
+
+    /// `nodes`: both devices of a chat on the same node, to compare
+    #[arg(long)]
+    pub(crate) same_node: bool,
+
     /// Use the stack below CommuCat only, or NATS (`nats-server`, without acknowledgement or store)
     #[arg(long, value_enum, default_value_t = Peer::Commucat)]
     pub(crate) peer: Peer,
@@ -91,6 +100,12 @@ pub(crate) enum Scenario {
     Latency,
     /// Devices that connect and go
     Churn,
+    /// Chats of two devices on two nodes of one domain, on PostgreSQL and Redis
+    Nodes,
+    /// Chats of two devices of two domains
+    Federation,
+    /// A server that starts with that many messages in its store
+    Start,
     /// Be the bare relay of `--peer relay`; started by this program itself
     #[value(hide = true)]
     Relay,
@@ -106,6 +121,9 @@ impl Scenario {
             Self::Drain => "drain",
             Self::Latency => "latency",
             Self::Churn => "churn",
+            Self::Nodes => "nodes",
+            Self::Federation => "federation",
+            Self::Start => "start",
             Self::Relay => "relay",
         }
     }
@@ -126,7 +144,12 @@ impl Args {
     /// Messages that each sender has unacknowledged.
     pub(crate) fn outstanding(&self) -> u32 {
         self.outstanding.unwrap_or(match self.scenario {
-            Scenario::Pairs | Scenario::Offline | Scenario::Drain => 128,
+            Scenario::Pairs
+            | Scenario::Offline
+            | Scenario::Drain
+            | Scenario::Nodes
+            | Scenario::Federation
+            | Scenario::Start => 128,
             Scenario::Fanout => 16,
             Scenario::Latency => 64,
             Scenario::Churn => 8,
@@ -155,7 +178,16 @@ impl Args {
         match self.scenario {
             Scenario::Offline | Scenario::Drain => self.count.or(Some(100_000)),
             Scenario::Churn => self.count.or(Some(2_000)),
+            Scenario::Start => self.count.or(Some(1_000_000)),
             _ => self.count,
+        }
+    }
+
+    /// Servers that are started.
+    pub(crate) const fn servers(&self) -> usize {
+        match self.scenario {
+            Scenario::Nodes | Scenario::Federation => 2,
+            _ => 1,
         }
     }
 

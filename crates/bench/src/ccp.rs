@@ -15,7 +15,7 @@ use commucat_proto::encoder;
 use commucat_proto::frame::ack::{AckDown, AckUp, CustodyStatus};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::{Frame, FrameType, Header};
-use commucat_proto::id::{GroupId, MessageId};
+use commucat_proto::id::{Domain, GroupId, MessageId};
 use commucat_proto::wire::{Cbor, varint};
 
 use crate::socket::Tls;
@@ -80,6 +80,8 @@ impl Stream {
 
 /// A device in its tunnel.
 pub(crate) struct Device {
+    /// Its server's domain.
+    domain: Domain,
     stream: Stream,
     sealer: Sealer,
     opener: Opener,

@@ -1,14 +1,15 @@
-//! The process that is measured: a server of our own, a given one, the bare relay, or NATS.
+//! What is measured: servers of our own, a given one, the bare relay, or NATS.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use commucat_crypto::server_keys::Statement;
 use commucat_proto::well_known::WellKnown;
 use commucat_testkit::server::metrics::Metrics;
-use commucat_testkit::server::{Options, Server, http};
+use commucat_testkit::server::{Backend, Server, http};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio_rustls::TlsConnector;
@@ -16,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use crate::args::{Args, Peer};
 use crate::ccp::connect::Target;
 use crate::clock;
+use crate::cluster::Cluster;
 use crate::process;
 use crate::socket;
 use crate::tally::{Tally, read};
@@ -30,7 +32,7 @@ pub(crate) struct Host {
 }
 
 enum Kind {
-    Own(Server),
+    Own(Cluster),
     Given,
     /// The bare relay or NATS; killed when dropped.
     Other {
@@ -50,23 +52,11 @@ impl Host {
     }
 
     async fn own(args: &Args) -> Result<Self> {
-        let mut options = Options::default()
-            .for_load()
-            .set("server.registration", "open")
-            .set("limits.request_rate", "100000")
-            .set("limits.request_burst", "1000000")
-            .set("limits.queue_entries", "10000000")
-            .set("limits.queue_bytes", "16GiB")
-            .set("limits.connections_per_address", "1000000")
-            .set("limits.handshakes_pending", "1000");
-        for setting in &args.settings {
-            let (key, value) = setting.split_once('=').context("--set KEY=VALUE")?;
-            options = options.set(key, value);
-        }
-        let server = Server::start(options).await?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
-        let pid = server.pid().context("the server has ended")?;
-        Self::new(address, pid, b"h2", Kind::Own(server))
+        let cluster = Cluster::start(args).await?;
+        let first = cluster.servers.first().context("no server")?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, first.port()));
+        let pid = first.pid().context("the server has ended")?;
+        Self::new(address, pid, b"h2", Kind::Own(cluster))
     }
 
     fn given(address: SocketAddr, pid: u32) -> Result<Self> {
@@ -110,24 +100,51 @@ impl Host {
         })
     }
 
-    /// Starts the process anew, if it is ours, so that nothing of the set-up is left in its memory.
-    pub(crate) async fn restart(&mut self) -> Result<()> {
-        if let Kind::Own(server) = &mut self.kind {
-            server.terminate().await?;
-            server.restart().await?;
-            self.pid = server.pid().context("the server has ended")?;
-        }
-        Ok(())
+    /// Starts the process anew, if it is ours, so that nothing of the set-up is left in its memory; how
+    /// long it took to be ready.
+    pub(crate) async fn restart(&mut self) -> Result<Option<Duration>> {
+        let Kind::Own(cluster) = &mut self.kind else {
+            return Ok(None);
+        };
+        let took = cluster.restart().await?;
+        let first = cluster.servers.first().and_then(Server::pid);
+        self.pid = first.context("the server has ended")?;
+        Ok(took)
     }
 
-    /// What a device must know.
+    /// Every server's address and process.
+    fn servers(&self) -> Result<Vec<(SocketAddr, u32)>> {
+        let Kind::Own(cluster) = &self.kind else {
+            return Ok(vec![(self.address, self.pid)]);
+        };
+        let server = |server: &Server| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
+            Ok((address, server.pid().context("a server has ended")?))
+        };
+        cluster.servers.iter().map(server).collect()
+    }
+
+    /// What a device of the first server must know.
     pub(crate) async fn target(&self) -> Result<Target> {
-        let body = self.get("/.well-known/commucat").await?;
+        self.target_at(self.address).await
+    }
+
+    /// The same of every server.
+    pub(crate) async fn targets(&self) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        for (address, _) in self.servers()? {
+            targets.push(self.target_at(address).await?);
+        }
+        Ok(targets)
+    }
+
+    async fn target_at(&self, address: SocketAddr) -> Result<Target> {
+        let body = self.get(address, "/.well-known/commucat").await?;
         let known = WellKnown::decode(body.as_bytes())?;
         let statement = Statement::verify(&known.server_keys)?;
         let key = *statement.noise_key(clock::now()).context("no Noise key")?;
         Ok(Target {
-            address: self.address,
+            address,
             domain: known.domain,
             key,
             connector: self.connector.clone(),
@@ -135,10 +152,10 @@ impl Host {
         })
     }
 
-    async fn get(&self, path: &str) -> Result<String> {
+    async fn get(&self, address: SocketAddr, path: &str) -> Result<String> {
         let connector = http::connector(b"http/1.1")?;
         let elsewhere = Arc::new(Tally::new());
-        let mut tls = socket::connect(self.address, &connector, &elsewhere).await?;
+        let mut tls = socket::connect(address, &connector, &elsewhere).await?;
         let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         tls.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -151,26 +168,39 @@ impl Host {
 
     /// Everything that is counted, now.
     pub(crate) async fn sample(&self) -> Result<Sample> {
+        let servers = self.servers()?;
         let mut sample = Sample {
             at_ns: self.tally.nanos(),
-            server_cpu_us: process::cpu_us(self.pid)?,
             own_cpu_us: process::cpu_us(std::process::id())?,
             deliveries: read(&self.tally.deliveries),
             acknowledged: read(&self.tally.acknowledged),
             records: read(&self.tally.records),
             ..Sample::default()
         };
+        for (_, pid) in &servers {
+            sample.server_cpu_us += process::cpu_us(*pid)?;
+        }
+        if let Kind::Own(cluster) = &self.kind {
+            sample.database_cpu_us = cluster.database_cpu_us()?;
+            sample.redis_cpu_us = cluster.redis_cpu_us()?;
+        }
         if matches!(self.kind, Kind::Own(_) | Kind::Given) {
-            let metrics = Metrics::new(self.get("/metrics").await?);
-            sample.fsyncs = metrics.sum("commucat_store_commits_total", "");
-            sample.store_writes = metrics.sum("commucat_store_rows_total", "");
+            for (address, _) in servers {
+                let metrics = Metrics::new(self.get(address, "/metrics").await?);
+                sample.fsyncs += metrics.sum("commucat_store_commits_total", "");
+                sample.store_writes += metrics.sum("commucat_store_rows_total", "");
+                sample.batches += metrics.sum("commucat_peer_batches_total", "");
+            }
         }
         Ok(sample)
     }
 
-    pub(crate) const fn backend(&self) -> &'static str {
-        match self.kind {
-            Kind::Own(_) => "sqlite",
+    pub(crate) fn backend(&self) -> &'static str {
+        match &self.kind {
+            Kind::Own(cluster) => match cluster.backend {
+                Backend::Sqlite => "sqlite",
+                Backend::Postgres => "postgres",
+            },
             Kind::Given => "given",
             Kind::Other { .. } => "none",
         }
@@ -188,4 +218,7 @@ pub(crate) struct Sample {
     pub(crate) records: u64,
     pub(crate) fsyncs: u64,
     pub(crate) store_writes: u64,
+    pub(crate) batches: u64,
+    pub(crate) database_cpu_us: Option<u64>,
+    pub(crate) redis_cpu_us: Option<u64>,
 }

@@ -12,6 +12,7 @@
 mod args;
 mod ccp;
 mod clock;
+mod cluster;
 mod host;
 mod load;
 mod nats;

@@ -33,6 +33,18 @@ pub(crate) struct Row {
     pub(crate) fsyncs: u64,
     pub(crate) store_writes: u64,
     pub(crate) socket_writes_per_delivery: Option<f64>,
+    /// Of PostgreSQL, where it is the backend.
+    pub(crate) database_cpu_us_per_delivery: Option<f64>,
+    /// Of Redis, between nodes.
+    pub(crate) redis_cpu_us_per_delivery: Option<f64>,
+    /// Requests between domains that carried events.
+    pub(crate) federation_batches: u64,
+    /// From the start of the process until it is ready.
+    pub(crate) start_ms: Option<f64>,
+    pub(crate) server_cores: f64,
+    pub(crate) generator_cores: f64,
+    /// Whether the generator could not have sent more: then messages a second say nothing of the server.
+    pub(crate) generator_full: bool,
     pub(crate) backend: &'static str,
 }
 
@@ -43,7 +55,7 @@ impl Row {
     /// A row with what two readings differ in. `units` is what the server's time is divided by.
     pub(crate) fn between(args: &Args, host: &Host, from: &Sample, to: &Sample) -> Self {
         let seconds = (to.at_ns - from.at_ns) as f64 / 1e9;
-        let row = Self {
+        let mut row = Self {
             scenario: args.scenario.name(),
             outstanding: args.outstanding(),
             payload: args.payload,
@@ -52,6 +64,7 @@ impl Row {
             seconds,
             fsyncs: to.fsyncs - from.fsyncs,
             store_writes: to.store_writes - from.store_writes,
+            federation_batches: to.batches - from.batches,
             backend: host.backend(),
             ..Self::default()
         };
@@ -61,7 +74,10 @@ impl Row {
         say(&format!(
             "server {server:.2} cores, generator {own:.2} cores, of {cores}"
         ));
-        if own >= FULL * threads(args) as f64 {
+        row.server_cores = rounded(server);
+        row.generator_cores = rounded(own);
+        row.generator_full = own >= FULL * threads(args) as f64;
+        if row.generator_full {
             say("the generator's threads are full: more messages a second would go through");
         } else if own + server >= FULL * cores as f64 {
             say(
@@ -76,6 +92,11 @@ impl Row {
         if units > 0 {
             let cpu = (to.server_cpu_us - from.server_cpu_us) as f64;
             self.server_cpu_us_per_delivery = Some(rounded(cpu / units as f64));
+            let beside = |from: Option<u64>, to: Option<u64>| {
+                Some(rounded((to? - from?) as f64 / units as f64))
+            };
+            self.database_cpu_us_per_delivery = beside(from.database_cpu_us, to.database_cpu_us);
+            self.redis_cpu_us_per_delivery = beside(from.redis_cpu_us, to.redis_cpu_us);
             let writes = (to.records - from.records) as f64;
             self.socket_writes_per_delivery = Some(rounded(writes / units as f64));
         }
@@ -94,6 +115,25 @@ impl Row {
         self
     }
 
+    /// What only some scenarios have, on stderr.
+    fn say_rest(&self) {
+        for (name, value, unit) in [
+            ("PostgreSQL", self.database_cpu_us_per_delivery, "us each"),
+            ("Redis", self.redis_cpu_us_per_delivery, "us each"),
+            ("ready after", self.start_ms, "ms"),
+        ] {
+            if let Some(value) = value {
+                say(&format!("{name} {value:.2} {unit}"));
+            }
+        }
+        if self.federation_batches > 0 {
+            let each = self.deliveries as f64 / self.federation_batches as f64;
+            say(&format!(
+                "{each:.1} deliveries in a request between domains"
+            ));
+        }
+    }
+
     /// Writes it to stdout.
     pub(crate) fn print(&self, args: &Args) -> Result<()> {
         let mut out = std::io::stdout().lock();
@@ -105,7 +145,7 @@ impl Row {
             |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         writeln!(
             out,
-            "{:<8} {:<8} {:>5} {:>7} {:>9} {:>10} {:>5} {:>5} {:>7.2} {:>8} {:>9} {:>9} {:>8} {:>7} {:>7} {:>7}",
+            "{:<8} {:<10} {:>5} {:>7} {:>9} {:>10} {:>5} {:>5} {:>7.2} {:>8} {:>9} {:>9} {:>8} {:>7} {:>7} {:>7}",
             peer(args.peer),
             self.scenario,
             self.outstanding,
@@ -123,6 +163,8 @@ impl Row {
             self.store_writes,
             shown(self.socket_writes_per_delivery),
         )?;
+        drop(out);
+        self.say_rest();
         Ok(())
     }
 }
@@ -131,7 +173,7 @@ impl Row {
 pub(crate) fn head() -> Result<()> {
     writeln!(
         std::io::stdout(),
-        "{:<8} {:<8} {:>5} {:>7} {:>9} {:>10} {:>5} {:>5} {:>7} {:>8} {:>9} {:>9} {:>8} {:>7} {:>7} {:>7}",
+        "{:<8} {:<10} {:>5} {:>7} {:>9} {:>10} {:>5} {:>5} {:>7} {:>8} {:>9} {:>9} {:>8} {:>7} {:>7} {:>7}",
         "peer",
         "scenario",
         "out",

@@ -2,6 +2,7 @@
 
 mod connections;
 mod queue;
+mod restart;
 mod traffic;
 
 use anyhow::{Result, bail, ensure};
@@ -24,7 +25,12 @@ pub(crate) async fn run(args: &Args) -> Result<Row> {
     ensure!(!bare || talks, "`--peer` is for pairs, fanout and latency");
     let mut host = Host::start(args).await?;
     match args.scenario {
-        Scenario::Pairs | Scenario::Latency | Scenario::Fanout => traffic::run(args, &host).await,
+        Scenario::Pairs
+        | Scenario::Latency
+        | Scenario::Fanout
+        | Scenario::Nodes
+        | Scenario::Federation => traffic::run(args, &host).await,
+        Scenario::Start => restart::start(args, &mut host).await,
         Scenario::Idle => connections::idle(args, &mut host).await,
         Scenario::Churn => connections::churn(args, &host).await,
         Scenario::Offline => queue::offline(args, &host).await,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::args::Args;
@@ -44,31 +44,47 @@ pub(crate) async fn connect(target: &Target, keys: &[Arc<Keys>]) -> Result<Vec<D
         .await
 }
 
-/// Groups of `size` devices; in each the first is to send.
+/// Groups of `size` devices; in each the first is to send. Where there are several servers, the members
+/// of a group are on them in turn, or all on the first one.
 pub(crate) async fn groups(
     args: &Args,
-    target: &Target,
+    targets: &[Target],
     count: usize,
     size: usize,
 ) -> Result<Vec<Vec<Member>>> {
-    let mut members = register(target, count * size).await?;
+    let targets = if args.same_node {
+        targets.get(..1).unwrap_or_default()
+    } else {
+        targets
+    };
+    let hub = targets.first().context("no server")?.domain.clone();
+    let mut members = Vec::new();
+    for (first, target) in targets.iter().enumerate() {
+        let of_group = (first..size).step_by(targets.len()).count();
+        members.push(register(target, count * of_group).await?.into_iter());
+    }
     say(&format!("making {count} groups of {size}"));
     let mut groups = Vec::with_capacity(count);
     for _ in 0..count {
-        groups.push(members.split_off(members.len().saturating_sub(size)));
+        let places = (0..size).map(|place| place % targets.len());
+        let taken = places.filter_map(|at| members.get_mut(at)?.next());
+        groups.push(taken.collect());
     }
     let payload = usize::try_from(args.payload)?;
-    let made = stream::iter(groups).map(|members| async move {
-        let (keys, mut devices): (Vec<_>, Vec<_>) = members
-            .into_iter()
-            .map(|member| (member.keys, member.device))
-            .unzip();
-        group::make(&mut devices, &target.domain).await?;
-        let members = keys.into_iter().zip(devices).map(|(keys, mut device)| {
-            device.set_payload(payload);
-            Member { keys, device }
-        });
-        anyhow::Ok(members.collect::<Vec<_>>())
+    let made = stream::iter(groups).map(|members: Vec<Member>| {
+        let hub = hub.clone();
+        async move {
+            let (keys, mut devices): (Vec<_>, Vec<_>) = members
+                .into_iter()
+                .map(|member| (member.keys, member.device))
+                .unzip();
+            group::make(&mut devices, &hub).await?;
+            let members = keys.into_iter().zip(devices).map(|(keys, mut device)| {
+                device.set_payload(payload);
+                Member { keys, device }
+            });
+            anyhow::Ok(members.collect::<Vec<_>>())
+        }
     });
     made.buffer_unordered(AT_ONCE).try_collect().await
 }

@@ -111,7 +111,7 @@ impl Keys {
         stream
             .write(clear(FrameType::Auth, 2, &auth.encode()))
             .await?;
-        begin(stream, established, &rest).await
+        begin(target.domain.clone(), stream, established, &rest).await
     }
 }
 
@@ -169,11 +169,17 @@ async fn answer(stream: &mut Stream) -> Result<(Vec<u8>, BytesMut)> {
     }
 }
 
-async fn begin(stream: Stream, established: Established, rest: &[u8]) -> Result<Device> {
+async fn begin(
+    domain: Domain,
+    stream: Stream,
+    established: Established,
+    rest: &[u8],
+) -> Result<Device> {
     let (sealer, mut opener) = established.into_tunnel();
     let mut decoder = Decoder::tunnel(Direction::Down);
     opener.open(rest, decoder.buffer_mut())?;
     let mut device = Device {
+        domain,
         stream,
         sealer,
         opener,

@@ -21,6 +21,8 @@ const GROUP_INFO_BYTES: usize = 8_000;
 
 /// A device's place in a group.
 struct Place {
+    /// Its device's domain.
+    home: Domain,
     signing: SigningKey,
     sealed_ref: SealedRef,
 }
@@ -31,6 +33,7 @@ impl Place {
         let ask = KeyPackage::OwnReference { group, hub };
         let result = device.request(FrameType::KeyPackage, 0, &ask).await?;
         Ok(Self {
+            home: device.domain.clone(),
             signing: SigningKey::generate(),
             sealed_ref: SealedRef::decode_shared(&result)?,
         })
@@ -40,17 +43,17 @@ impl Place {
         Handle::new(self.signing.public())
     }
 
-    fn entry(&self, domain: &Domain, admin: bool) -> FanoutEntry {
+    fn entry(&self, admin: bool) -> FanoutEntry {
         FanoutEntry {
             handle: self.handle(),
-            domain: domain.clone(),
+            domain: self.home.clone(),
             sealed_ref: self.sealed_ref,
             admin,
         }
     }
 }
 
-/// Makes a group of all `devices`, the first of them its author, and binds its channel in each.
+/// Makes a group of all `devices` at `domain`, the first of them its author, and binds its channel in each.
 pub(crate) async fn make(devices: &mut [Device], domain: &Domain) -> Result<()> {
     let group = GroupId::new(random_bytes());
     let mut places = Vec::with_capacity(devices.len());
@@ -62,12 +65,12 @@ pub(crate) async fn make(devices: &mut [Device], domain: &Domain) -> Result<()> 
     {
         let create = GroupCreate {
             group,
-            fanout: vec![place.entry(domain, true)],
+            fanout: vec![place.entry(true)],
             sealed_group_info: None,
             join_key: None,
         };
         author.request(FrameType::GroupCreate, 0, &create).await?;
-        let add = others.iter().map(|other| other.entry(domain, false));
+        let add = others.iter().map(|other| other.entry(false));
         let update = add_all(group, place, add.collect(), domain);
         author.request(FrameType::KeyUpdate, 0, &update).await?;
     }

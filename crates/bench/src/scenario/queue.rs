@@ -55,11 +55,18 @@ pub(super) async fn drain(args: &Args, host: &Host) -> Result<Row> {
     Ok(row)
 }
 
+/// Only fills the store; readings before and after.
+pub(super) async fn fill(args: &Args, host: &Host) -> Result<(Sample, Sample)> {
+    let stored = store(args, host).await?;
+    Ok((stored.from, stored.to))
+}
+
 /// Sends everything to receivers that are not there.
 async fn store(args: &Args, host: &Host) -> Result<Stored> {
-    let target = host.target().await?;
+    let targets = host.targets().await?;
+    let target = targets.first().context("no server")?.clone();
     let pairs = (args.devices() / 2).max(1);
-    let groups = setup::groups(args, &target, usize::try_from(pairs)?, 2).await?;
+    let groups = setup::groups(args, &targets, usize::try_from(pairs)?, 2).await?;
     let run = Run::new(&host.tally);
     let (mut senders, mut away) = (JoinSet::new(), Vec::new());
     let mut ready = Vec::new();

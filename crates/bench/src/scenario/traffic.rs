@@ -154,9 +154,9 @@ async fn commucat(
     shape: Shape,
     run: &Run,
 ) -> Result<JoinSet<Result<Seen>>> {
-    let target = host.target().await?;
+    let targets = host.targets().await?;
     let size = usize::try_from(shape.receivers + 1)?;
-    let groups = setup::groups(args, &target, usize::try_from(shape.groups)?, size).await?;
+    let groups = setup::groups(args, &targets, usize::try_from(shape.groups)?, size).await?;
     let mut devices = JoinSet::new();
     for (id, group) in (0..).zip(groups) {
         for (job, member) in jobs(args, shape, id, None).zip(group) {
