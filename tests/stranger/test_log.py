@@ -348,5 +348,5 @@ def test_an_event_is_named_by_its_keys(server, group):
 
     for _ in range(2):
         event = event_of(alice.next())
-        named = cbor({key: value for key, value in event.items() if key <= 5})
+        named = cbor({key: value for key, value in event.items() if key <= 6})
         assert event[11] == hash32(named)[:16]
