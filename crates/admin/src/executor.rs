@@ -1,5 +1,6 @@
 //! Carries requests out on the store, the keys and the ledger.
 
+mod backups;
 mod devices;
 mod invites;
 mod keys;
@@ -13,7 +14,7 @@ use commucat_crypto::keyring::KeyringError;
 use commucat_ledger::{Ledger, RecordError};
 use commucat_proto::id::Domain;
 use commucat_proto::time::Timestamp;
-use commucat_storage::{Store, StoreError};
+use commucat_storage::{BackupError, Store, StoreError};
 
 use crate::request::Request;
 use crate::response::{Answer, Failure, FailureKind, LedgerState, Node, Nodes, Response, Status};
@@ -97,6 +98,7 @@ impl Live for Offline {
 pub struct Executor<L> {
     site: Site,
     live: L,
+    backups: backups::Backups,
 }
 
 impl<L> fmt::Debug for Executor<L> {
@@ -120,6 +122,12 @@ enum ExecuteError {
     NoPeer,
     #[error("the domain did not answer: {0}")]
     NoPing(String),
+    #[error("another backup is being made")]
+    BackupRuns,
+    #[error("no backup is being made")]
+    NoBackup,
+    #[error("no backup was made")]
+    Backup(#[source] BackupError),
     #[error("{0}")]
     Invalid(&'static str),
     #[error("the system gives no random bytes")]
@@ -144,11 +152,14 @@ impl From<ExecuteError> for Failure {
             ExecuteError::NoNode => FailureKind::NoNode,
             ExecuteError::NoPeer => FailureKind::NoPeer,
             ExecuteError::NoPing(_) => FailureKind::NoPing,
+            ExecuteError::BackupRuns | ExecuteError::NoBackup => FailureKind::Backup,
+            ExecuteError::Backup(BackupError::NotEmbedded) => FailureKind::NotEmbedded,
             ExecuteError::ManyInvites => FailureKind::Ambiguous,
             ExecuteError::Invalid(_) => FailureKind::Invalid,
             ExecuteError::Keys(_) | ExecuteError::NotReloaded(_) => FailureKind::Keys,
             ExecuteError::Random(_)
             | ExecuteError::Stopped
+            | ExecuteError::Backup(BackupError::File(_) | BackupError::Store(_))
             | ExecuteError::Store(_)
             | ExecuteError::Ledger(_) => FailureKind::Storage,
         };
@@ -158,8 +169,12 @@ impl From<ExecuteError> for Failure {
 
 impl<L: Live> Executor<L> {
     /// An executor for `site`.
-    pub const fn new(site: Site, live: L) -> Self {
-        Self { site, live }
+    pub fn new(site: Site, live: L) -> Self {
+        Self {
+            site,
+            live,
+            backups: backups::Backups::default(),
+        }
     }
 
     /// Carries one request out.
@@ -236,6 +251,7 @@ impl<L: Live> Executor<L> {
                 self.remove_peer(&domain).await.map(Answer::PeerRemoved)
             }
             Request::PingPeer { domain } => self.ping_peer(&domain).await.map(Answer::Pinged),
+            Request::Backup { step } => self.backup(step, now).await,
             Request::RotateKeys { keys } => self.rotate_keys(keys, now).await.map(Answer::Keys),
         }
     }

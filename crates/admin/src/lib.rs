@@ -11,10 +11,10 @@ mod response;
 mod socket;
 
 pub use self::executor::{Executor, Live, Offline, Site};
-pub use self::request::{INVITE_LASTS_MAX, INVITE_USES_MAX, KeyKind, Request};
+pub use self::request::{BackupStep, INVITE_LASTS_MAX, INVITE_USES_MAX, KeyKind, Request};
 pub use self::response::{
-    Answer, Device, DeviceDetails, Devices, Failure, FailureKind, Hidden, Invite, Invites, Keys,
-    LedgerState, NewInvite, Node, Nodes, NoiseKey, Peer, PeerStanding, Peers, Ping, Response,
-    Status,
+    Answer, BackupMade, BackupState, Device, DeviceDetails, Devices, Failure, FailureKind, Hidden,
+    Invite, Invites, Keys, LedgerState, NewInvite, Node, Nodes, NoiseKey, Peer, PeerStanding,
+    Peers, Ping, Response, Status,
 };
 pub use self::socket::{Client, Connection, LINE_BYTES_MAX, Listener, SOCKET_FILE, SocketError};

@@ -97,11 +97,28 @@ pub enum Request {
         /// Its name.
         domain: String,
     },
+    /// A copy of the embedded store. It may take longer than an answer.
+    Backup {
+        /// What to do about it.
+        step: BackupStep,
+    },
     /// Makes new keys.
     RotateKeys {
         /// Which.
         keys: KeyKind,
     },
+}
+
+/// The life of a copy.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupStep {
+    /// Begins it, as the store is now.
+    Start,
+    /// How far it is, and where it is once it is made.
+    State,
+    /// Removes it.
+    End,
 }
 
 /// The kinds of keys that an operator may replace.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::PathBuf;
 
 use commucat_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,32 @@ pub enum Answer {
     PeerRemoved(Peer),
     /// To [`Request::PingPeer`](crate::Request::PingPeer).
     Pinged(Ping),
+    /// To [`Request::Backup`](crate::Request::Backup).
+    Backup(BackupState),
+}
+
+/// How far a copy of the store is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BackupState {
+    /// The moment that it shows, in unix milliseconds, or shortly after.
+    pub taken_ms: u64,
+    /// Pages copied.
+    pub pages: u64,
+    /// Pages to copy; 0 before that is known.
+    pub pages_total: u64,
+    /// The copy, once it is made.
+    pub made: Option<BackupMade>,
+}
+
+/// A copy of the store.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BackupMade {
+    /// Where it is: in the directory of the store, to be taken away.
+    pub file: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Version of its schema.
+    pub schema_version: u32,
 }
 
 /// Whether this domain talks to another.
@@ -308,6 +335,10 @@ pub enum FailureKind {
     NoPeer,
     /// A domain gave no signed answer.
     NoPing,
+    /// Another backup is being made, or none.
+    Backup,
+    /// The store is no file.
+    NotEmbedded,
     /// More than one invite begins like that.
     Ambiguous,
     /// A value that is not allowed.

@@ -12,6 +12,7 @@ Examples:
   commucat-cli invite create --uses 5 --expires 7d --qr
   commucat-cli device list
   commucat-cli diagnose                    look at everything, with a hint for each problem
+  commucat-cli backup /var/backups/today   copy the store while the server runs
   commucat-cli peer ping chat.example.org  ask another domain for a signed answer
   commucat-cli --data /var/lib/commucat config show
 
@@ -21,6 +22,24 @@ same --config, --data and COMMUCAT_* variables.
 
 Exit codes: 0 done, 1 not done (or `diagnose` found a failure), 2 wrong use, 70 a defect of this
 program.";
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  commucat-cli backup /var/backups/commucat/monday
+  commucat-cli --json backup /var/backups/commucat/monday     sums and sizes for a script
+  commucat-cli restore --check /var/backups/commucat/monday   read it again";
+
+const COPY_EXAMPLES: &str = "\
+Examples:
+  commucat-cli store copy --from sqlite:/var/lib/commucat --to postgres://commucat@db/commucat
+  COMMUCAT_STORAGE_URL=postgres://commucat:secret@db/commucat commucat-cli store copy";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  commucat-cli restore --check /var/backups/commucat/monday
+  commucat-cli restore /var/backups/commucat/monday           on an empty machine
+  commucat-cli restore --force /var/backups/commucat/monday   in place of a store
+  commucat-cli restore --unchanged /mnt/move                  after a move to another machine";
 
 /// Administration of a CommuCat server
 #[derive(Clone, Debug, Parser)]
@@ -70,6 +89,21 @@ pub enum Command {
     /// The server does the same when it starts. Make a backup first: an older release refuses a newer
     /// store.
     Migrate,
+    /// Copy the embedded store, also while the server runs
+    ///
+    /// The copy is consistent, and holds everything that was acknowledged before the command began.
+    /// The directory is made; it gets the store, the ledger if it is a file, and a list of both with
+    /// their sums. The keys are not in it unless you ask: keep a copy of them apart.
+    Backup(Backup),
+    /// Put a backup in the place of the embedded store; no server may run
+    ///
+    /// Nothing is touched before the sums and the whole database were checked. A store that is
+    /// there is kept beside the new one. What was acknowledged after the backup is gone: every
+    /// device is told that something may be missing.
+    Restore(Restore),
+    /// Move the store to another backend
+    #[command(subcommand)]
+    Store(Store),
     /// Replace keys of this domain
     ///
     /// Without a flag: the Noise key, by which clients know the server in the handshake. Old and new
@@ -94,6 +128,55 @@ pub enum Command {
     /// Show the configuration
     #[command(subcommand)]
     Config(Config),
+}
+
+/// `backup`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub struct Backup {
+    /// A directory that is empty or does not exist
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// Put the key file into it too: whoever reads it can pose as this server
+    #[arg(long)]
+    pub with_keys: bool,
+}
+
+/// `restore`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub struct Restore {
+    /// The directory that `backup` made
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// Compare the backup with its sums and check its database, and do nothing else
+    #[arg(long, conflicts_with_all = ["force", "unchanged"])]
+    pub check: bool,
+    /// Replace the store that is there; it is kept in a directory beside
+    #[arg(long)]
+    pub force: bool,
+    /// The server was stopped before the backup was made and has not run since: nobody is told
+    /// that something may be missing
+    #[arg(long)]
+    pub unchanged: bool,
+}
+
+/// `store`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Store {
+    /// Copy the embedded store to an empty database of PostgreSQL; no server may run
+    ///
+    /// The store is only read. Interrupted, the same command goes on where it ended; until it is
+    /// done no server starts on the database. All rows are counted and all sums compared at the end.
+    #[command(after_help = COPY_EXAMPLES)]
+    Copy {
+        /// The store; without it the one of this data directory
+        #[arg(long, value_name = "sqlite:DIRECTORY")]
+        from: Option<String>,
+        /// The database; without it `storage.url`, so that no password is in the command line
+        #[arg(long, value_name = "postgres://...")]
+        to: Option<String>,
+    },
 }
 
 /// `rotate-keys`

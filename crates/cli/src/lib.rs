@@ -3,6 +3,7 @@
 //! Each command asks the running server over its socket, or opens the store itself when none runs
 //! (`door`). What is printed is built in `output`; what goes wrong is told by `report`.
 
+mod archive;
 pub mod args;
 mod clock;
 mod commands;

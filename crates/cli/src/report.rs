@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use commucat_admin::{Failure, FailureKind, SocketError};
 use commucat_config::ConfigError;
 use commucat_crypto::keyring::KeyringError;
-use commucat_storage::{OpenError, StoreError};
+use commucat_storage::{BackupError, OpenError, ReplaceError, StoreError, TransferError};
 
 /// Not done: the operator can do something about it.
 pub const USER: u8 = 1;
@@ -182,6 +182,9 @@ pub(crate) fn store_hint(error: &OpenError) -> &'static str {
             "use the release that wrote the store, or a newer one"
         }
         OpenError::OlderSchema { .. } => "make a backup, then run `commucat-cli migrate`",
+        OpenError::Unfinished => {
+            "repeat the command that was interrupted: `commucat-cli restore` or `store copy`"
+        }
         OpenError::Migration { .. } | OpenError::Database(_) | OpenError::Setting(_) => {
             "is the disk full or failing, or the database down? Otherwise go back to your backup"
         }
@@ -212,6 +215,57 @@ impl From<SocketError> for Report {
     }
 }
 
+/// How a database of PostgreSQL is kept safe.
+pub(crate) const POSTGRES_HINT: &str = "use PostgreSQL's own tools: `pg_basebackup` with archived WAL to go back to any moment, \
+     or `pg_dump --format=custom` for a copy of one; both are consistent while servers run";
+
+impl From<BackupError> for Report {
+    fn from(error: BackupError) -> Self {
+        let hint = match &error {
+            BackupError::NotEmbedded => POSTGRES_HINT,
+            BackupError::File(_) => "is the disk full? Run this as the server's user",
+            BackupError::Store(_) => "run `commucat-cli diagnose`",
+        };
+        Self::of(&error).hint(hint)
+    }
+}
+
+impl From<ReplaceError> for Report {
+    fn from(error: ReplaceError) -> Self {
+        let hint = match &error {
+            ReplaceError::Damaged => "nothing was changed; take another backup",
+            ReplaceError::Open(error) => store_hint(error),
+            ReplaceError::Ready(_) => "nothing was changed; is the disk full?",
+        };
+        Self::of(&error).hint(hint)
+    }
+}
+
+impl From<TransferError> for Report {
+    fn from(error: TransferError) -> Self {
+        let hint = match &error {
+            TransferError::Direction => {
+                "name them with --from sqlite:DIRECTORY --to postgres://..."
+            }
+            TransferError::Source(OpenError::InUse) => {
+                "stop the server: what it writes during the copy would be missing"
+            }
+            TransferError::Source(OpenError::UnknownSchema) => {
+                "name the directory of the store with --from sqlite:DIRECTORY"
+            }
+            TransferError::Source(error) | TransferError::Target(error) => store_hint(error),
+            TransferError::NotEmpty => "name an empty database, or drop what is in this one",
+            TransferError::OtherSource => "drop what is in the database, and begin again",
+            TransferError::Read(_) => "run `commucat-cli diagnose`",
+            TransferError::Write(_) | TransferError::Stopped => {
+                "the same command goes on where this one ended"
+            }
+            TransferError::Count { .. } => "drop what is in the database, and begin again",
+        };
+        Self::of(&error).hint(hint)
+    }
+}
+
 impl From<Failure> for Report {
     fn from(failure: Failure) -> Self {
         let hint = match failure.kind {
@@ -220,6 +274,8 @@ impl From<Failure> for Report {
             FailureKind::NoNode => "list nodes with `commucat-cli node list`",
             FailureKind::NoPeer => "list domains with `commucat-cli peer list`",
             FailureKind::NoPing => "`commucat-cli diagnose federation DOMAIN` looks at every step",
+            FailureKind::Backup => "wait for the other backup, or see the server's log",
+            FailureKind::NotEmbedded => POSTGRES_HINT,
             FailureKind::Ambiguous => "give more digits of the name in `commucat-cli invite list`",
             FailureKind::Invalid => "see the --help of this command",
             FailureKind::Keys | FailureKind::Storage => "run `commucat-cli diagnose`",

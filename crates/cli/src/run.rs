@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use commucat_config::Config;
 
 use crate::args::{Args, Command};
-use crate::commands::{config, device, diagnose, init, invite, migrate, node, peer, rotate_keys};
+use crate::commands::{
+    backup, config, device, diagnose, init, invite, migrate, node, peer, restore, rotate_keys,
+    store,
+};
 use crate::output::Output;
 use crate::report::Report;
 use crate::site;
@@ -42,6 +45,9 @@ async fn dispatch(args: Args) -> Result<ExitCode, Report> {
     match args.command {
         Command::Init => init::run(&config, output).await?,
         Command::Migrate => migrate::run(&config, output).await?,
+        Command::Backup(how) => backup::run(&config, &how, output).await?,
+        Command::Restore(how) => restore::run(&config, &how, output).await?,
+        Command::Store(command) => store::run(&config, command, output).await?,
         Command::RotateKeys(which) => rotate_keys::run(&config, &which, output).await?,
         Command::Invite(command) => invite::run(&config, command, output).await?,
         Command::Node(command) => node::run(&config, command, output).await?,

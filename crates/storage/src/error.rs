@@ -41,6 +41,9 @@ pub enum OpenError {
         #[source]
         source: BackendError,
     },
+    /// A restore or a copy into this store was not finished.
+    #[error("the store is not complete: a restore or a copy into it has not ended")]
+    Unfinished,
     /// The database does not keep a setting that durability depends on.
     #[error("the database refuses the setting `{0}`")]
     Setting(&'static str),
@@ -132,6 +135,7 @@ impl OpenError {
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
             | Self::Setting(_)
+            | Self::Unfinished
             | Self::Address(_)
             | Self::Unsafe { .. }
             | Self::TooOld { .. } => {

@@ -22,9 +22,11 @@ mod sqlite;
 mod store;
 mod stored;
 mod tally;
+mod transfer;
 
 pub use error::{OpenError, StoreError};
 pub use postgres::url::{PostgresUrl, UrlError};
+pub use store::backup::{BackupError, CopyProgress, ReplaceError, Replacement, Since, StoreCopy};
 pub use store::capabilities::CapabilityChange;
 pub use store::clock::ExpiryClock;
 pub use store::devices::{
@@ -49,3 +51,4 @@ pub use store::queues::{
     QueueState, Reference, ReferenceState, Refusal, Row, RowId, Spooled,
 };
 pub use store::{Counters, Location, Migrations, Options, QueueLimits, Store, SweepCursor};
+pub use transfer::{TransferError, TransferProgress, Transferred, transfer};

@@ -26,6 +26,7 @@ mod devices;
 mod expiry;
 mod fault;
 mod groups;
+pub(crate) mod import;
 mod integrity;
 mod invites;
 mod key_packages;

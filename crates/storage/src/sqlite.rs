@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use commucat_proto::time::Timestamp;
@@ -16,8 +17,10 @@ mod bodies;
 mod capabilities;
 mod claims;
 mod convert;
+mod copy;
 mod devices;
 mod expiry;
+pub(crate) mod export;
 mod groups;
 mod invites;
 mod key_packages;
@@ -30,6 +33,7 @@ mod outbox;
 mod peers;
 mod queues;
 mod readers;
+pub(crate) mod restore;
 mod schema;
 mod shown;
 #[cfg(test)]
@@ -58,6 +62,10 @@ struct Inner {
     tally: Arc<Tally>,
     shown: Arc<ShownGaps>,
     schema_version: u32,
+    directory: PathBuf,
+    path: PathBuf,
+    /// A copy in the making gives up.
+    closing: AtomicBool,
 }
 
 impl Sqlite {
@@ -72,6 +80,8 @@ impl Sqlite {
 
     fn open_blocking(directory: &std::path::Path, options: &Options) -> Result<Self, OpenError> {
         let lock = open::lock(directory, options.lock_wait)?;
+        open::check_finished(directory)?;
+        copy::clean(directory);
         let path = open::database_file(directory)?;
         let mut connection = open::writer_connection(&path)?;
         let found = schema::check(&connection, options.migrations)?;
@@ -81,7 +91,7 @@ impl Sqlite {
         let shown = Arc::new(ShownGaps::default());
         let readers = Readers::open(path.clone(), options.readers)?;
         let setting = writer::Setting {
-            path,
+            path: path.clone(),
             lock,
             limits: options.queues,
             outbox: options.outbox,
@@ -95,10 +105,14 @@ impl Sqlite {
             tally,
             shown,
             schema_version,
+            directory: directory.to_owned(),
+            path,
+            closing: AtomicBool::new(false),
         })))
     }
 
     pub(crate) async fn close(&self) {
+        self.0.closing.store(true, Ordering::Release);
         self.0.readers.close().await;
         self.0.writer.close().await;
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use self::outbox::OutboxLimits;
 use crate::{ExpiryClock, OpenError, PostgresUrl, StoreError, UrlError, postgres, sqlite};
 
+pub(crate) mod backup;
 pub(crate) mod capabilities;
 pub(crate) mod clock;
 pub(crate) mod devices;

@@ -400,6 +400,15 @@ impl Server {
     ///
     /// The system's. Its exit code is in the answer.
     pub async fn cli(&self, args: &[&str]) -> Result<std::process::Output> {
+        Ok(self.cli_command(args)?.output().await?)
+    }
+
+    /// The command that [`Self::cli`] runs.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such program.
+    pub fn cli_command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(binary("commucat-cli")?);
         command
             .current_dir(self.home.path())
@@ -412,7 +421,7 @@ impl Server {
             let name = format!("COMMUCAT_{}", key.replace('.', "_").to_uppercase());
             command.env(name, value);
         }
-        Ok(command.output().await?)
+        Ok(command)
     }
 
     /// Its counters now.

@@ -6,6 +6,7 @@
     reason = "a test that finds something missing should end there"
 )]
 
+mod backup;
 mod config;
 mod device;
 mod diagnose;

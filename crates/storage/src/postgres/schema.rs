@@ -20,6 +20,9 @@ const MIGRATIONS: &[&str] = &[
 /// Says which version the schema has and what it looked like then.
 const MARK: &str = "commucat_schema";
 
+/// Says that rows are still being copied into this schema, from where and how many are there.
+pub(super) const COPY_MARK: &str = "commucat_copy";
+
 /// Names the lock of migrations among the database's advisory locks: "CCATmigr".
 const LOCK: i64 = 0x4343_4154_6d69_6772;
 /// Longest that all migrations may take, and the wait for another process that applies them.
@@ -76,6 +79,10 @@ async fn check(client: &Client, migrations: Migrations) -> Result<u32, Fault> {
                 supported,
             })),
         };
+    }
+    let is_copy = |row: &Row| row.try_get(0).is_ok_and(|table: &str| table == COPY_MARK);
+    if rows.iter().any(is_copy) {
+        return Err(Fault::Unsafe(OpenError::Unfinished));
     }
     let is_mark = |row: &Row| row.try_get(0).is_ok_and(|table: &str| table == MARK);
     if !rows.iter().any(is_mark) {

@@ -243,6 +243,12 @@ impl Line {
         }
     }
 
+    /// Leaves out positions: they may have been given out.
+    pub(super) fn skip(&mut self, positions: i64) {
+        self.next = self.next.saturating_add(positions);
+        self.changed = true;
+    }
+
     /// Says that a field was changed by hand.
     pub(super) const fn set_left_marks(&mut self, marks: i64) {
         self.left_marks = marks;

@@ -51,7 +51,7 @@ pub(super) fn advance_clock(
     Ok(ExpiryClock(time))
 }
 
-fn put(tx: &Tx<'_>, name: &str, value: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put(tx: &Tx<'_>, name: &str, value: &[u8]) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO meta (name, value) VALUES (?1, ?2)
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",

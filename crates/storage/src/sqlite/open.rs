@@ -11,6 +11,8 @@ use crate::{OpenError, StoreError};
 
 const LOCK_FILE: &str = "store.lock";
 pub(super) const DATABASE_FILE: &str = "store.sqlite3";
+/// Says that the database is being replaced.
+const UNFINISHED_FILE: &str = "store.unfinished";
 /// How often the lock is tried while another process goes away.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// Readers never block the writer in WAL; this covers checkpoints and recovery.
@@ -21,7 +23,7 @@ const STATEMENTS: usize = 128;
 /// Takes the lock of the data directory, which is made if it is missing.
 ///
 /// The operating system lets go of it when the file is closed, also by `kill -9`.
-pub(super) fn lock(directory: &Path, wait: Duration) -> Result<File, OpenError> {
+pub(crate) fn lock(directory: &Path, wait: Duration) -> Result<File, OpenError> {
     make_directory(directory).map_err(OpenError::Directory)?;
     let file = private_file(&directory.join(LOCK_FILE)).map_err(OpenError::Directory)?;
     let deadline = Instant::now() + wait;
@@ -35,6 +37,26 @@ pub(super) fn lock(directory: &Path, wait: Duration) -> Result<File, OpenError> 
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
         }
     }
+}
+
+/// Refuses a directory in which a database was being replaced when the process ended.
+pub(super) fn check_finished(directory: &Path) -> Result<(), OpenError> {
+    if directory.join(UNFINISHED_FILE).exists() {
+        return Err(OpenError::Unfinished);
+    }
+    Ok(())
+}
+
+/// From now on nothing opens the database in `directory`.
+pub(super) fn mark_unfinished(directory: &Path) -> std::io::Result<()> {
+    private_file(&directory.join(UNFINISHED_FILE))?.sync_all()?;
+    File::open(directory)?.sync_all()
+}
+
+/// It may be opened again.
+pub(super) fn unmark_unfinished(directory: &Path) -> std::io::Result<()> {
+    std::fs::remove_file(directory.join(UNFINISHED_FILE))?;
+    File::open(directory)?.sync_all()
 }
 
 /// The database file, readable by its owner alone. SQLite gives its WAL the same mode.
@@ -129,7 +151,7 @@ fn database(error: rusqlite::Error) -> OpenError {
     OpenError::Database(error.into())
 }
 
-fn make_directory(directory: &Path) -> std::io::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -137,7 +159,7 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     builder.create(directory)
 }
 
-fn private_file(path: &Path) -> std::io::Result<File> {
+pub(super) fn private_file(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]

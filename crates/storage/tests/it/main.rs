@@ -3,6 +3,7 @@
 
 #![cfg(test)]
 
+mod backup;
 mod bookkeeping;
 mod damage;
 mod manifest;
