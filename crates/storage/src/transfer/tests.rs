@@ -39,9 +39,9 @@ async fn sqlite(directory: &Path) -> Store {
 const ROWS: &str = "
     INSERT INTO meta VALUES ('a value', x'00ff');
     INSERT INTO accounts VALUES (3, 'account three', x'03', 7, x'0303'), (9, 'nine', x'09', 1, x'');
-    INSERT INTO queues VALUES (5, zeroblob(15) || x'05', 9, 4, 22, 1, 8, 2, 0),
-        (6, zeroblob(15) || x'06', 3, 2, 12, 0, NULL, 0, 0),
-        (7, zeroblob(15) || x'07', 1, 0, 0, 0, NULL, 0, 1);
+    INSERT INTO queues VALUES (5, x'00000000000000000000000000000005', 9, 4, 22, 1, 8, 2, 0),
+        (6, x'00000000000000000000000000000006', 3, 2, 12, 0, NULL, 0, 0),
+        (7, x'00000000000000000000000000000007', 1, 0, 0, 0, NULL, 0, 1);
     INSERT INTO devices VALUES (1, 'device', 3, x'aa', 5, 9000, 5, 0),
         (2, 'other', 9, x'bb', 5, 9000, 6, 1);
     INSERT INTO queue_groups VALUES (11, 5, x'67', 4, 22, NULL), (12, 6, x'67', 2, 12, 44),
@@ -51,10 +51,10 @@ const ROWS: &str = "
         (3, x'202122232425262728292a2b2c2d2e2f', x'62626262');
     INSERT INTO shared_bodies VALUES (1, 2), (2, 3);
     INSERT INTO queue_entries VALUES
-        (5, 1, zeroblob(15) || x'01', 8, 11, 1, 6, 1000), (6, 1, zeroblob(15) || x'01', 8, 12, 1, 6, 1000),
-        (5, 2, zeroblob(15) || x'02', 11, 11, 2, 6, 1001), (6, 2, zeroblob(15) || x'02', 8, 12, 2, 6, 1001),
-        (5, 4, zeroblob(15) || x'03', 8, 11, 2, 6, 1002), (5, 5, zeroblob(15) || x'04', 9, 11, 3, 4, 1003),
-        (5, 8, zeroblob(15) || x'05', 0, NULL, NULL, 0, 1004);
+        (5, 1, x'00000000000000000000000000000001', 8, 11, 1, 6, 1000), (6, 1, x'00000000000000000000000000000001', 8, 12, 1, 6, 1000),
+        (5, 2, x'00000000000000000000000000000002', 11, 11, 2, 6, 1001), (6, 2, x'00000000000000000000000000000002', 8, 12, 2, 6, 1001),
+        (5, 4, x'00000000000000000000000000000003', 8, 11, 2, 6, 1002), (5, 5, x'00000000000000000000000000000004', 9, 11, 3, 4, 1003),
+        (5, 8, x'00000000000000000000000000000005', 0, NULL, NULL, 0, 1004);
     INSERT INTO invites VALUES (x'1111', 5, 4, 100, 200);
     INSERT INTO capabilities VALUES (3, x'2222');
     INSERT INTO key_packages VALUES (4, 1, x'3333', 0, 900, NULL), (8, 1, x'3434', 1, 900, x'99');
@@ -100,7 +100,9 @@ fn both(directory: &Path, database: &Database<'_>, table: &Table) -> [BTreeSet<S
     };
     let names: Vec<_> = table.columns.iter().map(|(name, _)| *name).collect();
     let here = parts(&|name, kind| match kind {
-        tables::Kind::Bytes | tables::Kind::Uuid => format!("coalesce(lower(hex({name})), '-')"),
+        tables::Kind::Bytes | tables::Kind::Uuid => {
+            format!("iif({name} IS NULL, '-', lower(hex({name})))")
+        }
         tables::Kind::Long
         | tables::Kind::Integer
         | tables::Kind::Short
