@@ -2,9 +2,9 @@
 //! ends.
 //!
 //! They meet at `handover.sock` in the data directory. The one that runs sends its sockets; the other one
-//! makes ready whatever needs no store and says [`TAKE`]. From then on nobody accepts, and connections
-//! wait in the sockets, until the one that runs has let go of store and ledger and says [`LEFT`]. Before
-//! [`TAKE`] nothing has changed for anybody.
+//! makes ready whatever needs no store and says `TAKE`. From then on nobody accepts, and connections
+//! wait in the sockets, until the one that runs has let go of store and ledger and says `LEFT`. Before
+//! `TAKE` nothing has changed for anybody.
 
 use std::ffi::OsString;
 use std::fs;
