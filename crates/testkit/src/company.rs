@@ -1,23 +1,18 @@
 //! People who talk in rooms while things happen to their servers, and what their devices saw in the end.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use commucat_client::Client;
+use anyhow::Result;
 use tempfile::TempDir;
-use tokio::sync::{Barrier, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
 
 use crate::checker::{self, Verdict};
-use crate::history::{Act, Key};
-use crate::people::{Circle, PREPARATION, Room};
+use crate::people::{Circle, Room};
 use crate::random::Random;
 use crate::recorder::Recorder;
+use crate::report;
 use crate::server::Server;
-use crate::traffic::{Manner, Phase, Player, STILL_WAIT, Way, read_all, settle};
+use crate::stage::{Director, Stage};
+use crate::traffic::Manner;
 
 /// Accounts of the group.
 const GROUP_MAX: usize = 5;
@@ -38,14 +33,6 @@ pub struct Manners {
     pub comes_and_goes: usize,
     /// Longest rest of a device between two messages, in milliseconds.
     pub rests_ms: u64,
-}
-
-/// Tells those who talk what to do.
-#[derive(Debug)]
-pub struct Director<'a> {
-    recorder: &'a Recorder,
-    phase: watch::Sender<Phase>,
-    drained: Arc<Barrier>,
 }
 
 impl Company {
@@ -96,72 +83,25 @@ impl Company {
         &self,
         manners: Manners,
         random: &mut Random,
-        happens: impl AsyncFnOnce(&Director<'_>, &mut Random) -> Result<()>,
+        happens: impl AsyncFnOnce(&Director, &mut Random) -> Result<()>,
     ) -> Result<()> {
-        let (phase, told) = watch::channel(Phase::Talk);
-        let director = Director {
+        let stage = Stage {
+            circle: &self.circle,
+            rooms: &self.rooms,
             recorder: &self.recorder,
-            phase,
-            drained: Arc::new(Barrier::new(self.devices() + 1)),
+            rests_ms: manners.rests_ms,
         };
-        let mut players = JoinSet::new();
-        for (device, seat) in self.circle.seats.iter().enumerate() {
-            let leaves = device % manners.comes_and_goes == manners.comes_and_goes - 1;
-            let way = Way {
-                manner: if leaves {
-                    Manner::ComesAndGoes
-                } else {
-                    Manner::Stays
-                },
-                rests_ms: manners.rests_ms,
-                phase: told.clone(),
-                drained: Arc::clone(&director.drained),
-            };
-            let place = (self.rooms.as_slice(), &self.recorder);
-            let player = Player::new(&self.circle, device, place, &way, random)?;
-            let client = seat.client.clone();
-            players.spawn(async move { anyhow::Ok((device, player.live(client).await?)) });
-        }
-        tokio::select! {
-            done = happens(&director, random) => done?,
-            Some(ended) = players.join_next() => {
-                ended??;
-                bail!("a device ended too early");
+        let manner = |device| {
+            if device % manners.comes_and_goes == manners.comes_and_goes - 1 {
+                Manner::ComesAndGoes
+            } else {
+                Manner::Stays
             }
-        }
-        director.phase.send_replace(Phase::End);
-        let mut clients = Vec::new();
-        while let Some(ended) = players.join_next().await {
-            clients.push(ended??);
-        }
-        clients.sort_by_key(|(device, _)| *device);
-        for (device, client) in clients {
-            self.compare(device, &client).await?;
-            client.shutdown().await;
-        }
-        Ok(())
-    }
-
-    /// Compares what a device showed with the history that it keeps.
-    async fn compare(&self, device: usize, client: &Client) -> Result<()> {
-        let history = self.recorder.history();
-        for (room, one) in self.rooms.iter().enumerate() {
-            if !one.seats.contains(&device) {
-                continue;
-            }
-            let kept = read_all(client, &one.name).await?;
-            let kept = kept.iter().filter(|(text, _)| text != PREPARATION);
-            let kept: Vec<_> = kept.map(|(text, _)| Key::parse(text)).collect();
-            let shown = history.entries.iter().filter_map(|entry| match entry.act {
-                Act::Show(key) if entry.device == device && key.room == room => Some(Some(key)),
-                Act::Send(_) | Act::Ack(_) | Act::Show(_) | Act::ShowUnknown => None,
-            });
-            ensure!(
-                shown.eq(kept),
-                "device {device} keeps another history of room {room} than it showed"
-            );
-        }
-        Ok(())
+        };
+        let (director, mut cast) = stage.begin(random, manner)?;
+        cast.during(happens(&director, random)).await?;
+        director.end();
+        stage.compare(&cast.clients().await?).await
     }
 
     /// Judges all that happened, and writes history, verdict and the servers' logs into a directory
@@ -177,88 +117,7 @@ impl Company {
     ) -> Result<(Verdict, PathBuf)> {
         let history = self.recorder.history();
         let verdict = checker::check(&history);
-        let kept = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&kept)?;
-        history.write(&kept.join("history.jsonl"))?;
-        std::fs::write(kept.join("verdict"), format!("{verdict:#?}\n"))?;
-        for (number, server) in servers.into_iter().enumerate() {
-            let log = kept.join(format!("server-{number}.log"));
-            std::fs::copy(server.stderr_file(), log)?;
-        }
+        let kept = report::keep(name, (&history, &verdict), servers)?;
         Ok((verdict, kept))
     }
-}
-
-impl Director<'_> {
-    /// Messages that are acknowledged.
-    #[must_use]
-    pub fn acknowledged(&self) -> usize {
-        self.recorder.progress().borrow().acknowledged
-    }
-
-    /// Waits until another message is acknowledged; how long that took.
-    ///
-    /// # Errors
-    ///
-    /// If it takes longer than [`STILL_WAIT`].
-    pub async fn progress(&self) -> Result<Duration> {
-        let (mut progress, begun) = (self.recorder.progress(), Instant::now());
-        let before = progress.borrow().acknowledged;
-        let more = progress.wait_for(|progress| progress.acknowledged > before);
-        let seen = timeout(STILL_WAIT, more).await;
-        drop(seen.context("nothing is acknowledged any more")??);
-        Ok(begun.elapsed())
-    }
-
-    /// Nobody says anything more: waits until the servers have custody of everything, then until
-    /// all devices have it.
-    ///
-    /// # Errors
-    ///
-    /// If something does not arrive.
-    pub async fn listen(&self) -> Result<()> {
-        self.all_quiet(Phase::Listen).await
-    }
-
-    /// Everybody says one last thing in every room, which brings out what a server held back or
-    /// would send again.
-    ///
-    /// # Errors
-    ///
-    /// If something does not arrive.
-    pub async fn last_words(&self) -> Result<()> {
-        self.all_quiet(Phase::Last).await
-    }
-
-    async fn all_quiet(&self, phase: Phase) -> Result<()> {
-        self.phase.send_replace(phase);
-        // Whoever has an outbox that does not empty gives up before.
-        self.drained.wait().await;
-        settle(self.recorder).await
-    }
-}
-
-/// The line of figures of a verdict.
-#[must_use]
-pub fn figures(verdict: &Verdict) -> String {
-    format!(
-        "{} sent, {} acknowledged, {} lost, {} twice, {} out of order, {} from nowhere",
-        verdict.sent,
-        verdict.acknowledged,
-        verdict.lost.len(),
-        verdict.twice.len(),
-        verdict.disordered.len(),
-        verdict.alien.len(),
-    )
-}
-
-/// A server's log must not tell of a panic.
-///
-/// # Errors
-///
-/// If it does.
-pub fn no_panic(log: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(log)?;
-    ensure!(!text.contains("panicked"), "a server panicked");
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Real servers, clients, faults and checkers for CommuCat's tests.
 //!
 //! [`server`] runs `commucat-server` as a process, [`people`] makes accounts and devices by the
-//! client SDK, [`services`] the databases beside them, [`domain`] a domain of several nodes; a [`company`] talks while things
-//! happen. [`history`] notes what every device saw and [`checker`] judges it; [`canary`] looks for what nobody may keep.
+//! client SDK, [`services`] the databases beside them, [`domain`] a domain of several nodes. On a
+//! [`stage`] devices talk while things happen; a [`company`] does so within one domain. [`history`] notes what every
+//! device saw, [`checker`] judges it and [`report`] keeps it; [`canary`] looks for what nobody may keep. A [`program`] is
+//! one of the suites.
 
 pub mod balancer;
 pub mod cable;
@@ -12,9 +14,11 @@ pub mod company;
 pub mod domain;
 pub mod history;
 pub mod people;
+pub mod program;
 pub mod random;
 pub mod recorder;
 pub mod relay;
+pub mod report;
 pub mod server;
 pub mod stage;
 pub mod traffic;

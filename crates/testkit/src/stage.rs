@@ -2,12 +2,13 @@
 //! what they keep is compared with what they showed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use commucat_client::Client;
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::history::{Act, Key};
 use crate::people::{Circle, PREPARATION, Room};
@@ -105,27 +106,47 @@ impl Stage<'_> {
 }
 
 impl Director {
-    /// Waits until something more is acknowledged.
+    /// Messages that are acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        self.recorder.progress().borrow().acknowledged
+    }
+
+    /// Waits until another message is acknowledged; how long that took.
     ///
     /// # Errors
     ///
-    /// If nothing is for [`STILL_WAIT`].
-    pub async fn progress(&self) -> Result<()> {
-        let mut progress = self.recorder.progress();
+    /// If it takes longer than [`STILL_WAIT`].
+    pub async fn progress(&self) -> Result<Duration> {
+        let (mut progress, begun) = (self.recorder.progress(), Instant::now());
         let before = progress.borrow().acknowledged;
         let more = progress.wait_for(|progress| progress.acknowledged > before);
         let seen = timeout(STILL_WAIT, more).await;
         drop(seen.context("nothing is acknowledged any more")??);
-        Ok(())
+        Ok(begun.elapsed())
     }
 
-    /// Lets the devices do `phase`, [`Phase::Listen`] or [`Phase::Last`], and waits until the servers have custody of
-    /// everything and all devices have it.
+    /// Nobody says anything more: waits until the servers have custody of everything, then until
+    /// all devices have it.
     ///
     /// # Errors
     ///
-    /// If that does not come about.
-    pub async fn quiet(&self, phase: Phase) -> Result<()> {
+    /// If something does not arrive.
+    pub async fn listen(&self) -> Result<()> {
+        self.all_quiet(Phase::Listen).await
+    }
+
+    /// Everybody says one last thing in every room, which brings out what a server held back or
+    /// would send again.
+    ///
+    /// # Errors
+    ///
+    /// If something does not arrive.
+    pub async fn last_words(&self) -> Result<()> {
+        self.all_quiet(Phase::Last).await
+    }
+
+    async fn all_quiet(&self, phase: Phase) -> Result<()> {
         self.phase.send_replace(phase);
         // Whoever has an outbox that does not empty gives up before.
         self.drained.wait().await;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use commucat_client::{Client, ClientError, Decision, Tick};
 use commucat_testkit::people::{STEP_WAIT, invite, settings, told, until};
+use commucat_testkit::program::say;
 use commucat_testkit::server::{Options, Server};
 
 /// Runs the suite.
@@ -64,13 +65,6 @@ async fn main() -> Result<()> {
     }
     say("federation: passed");
     Ok(())
-}
-
-fn say(line: &str) {
-    #[expect(clippy::print_stdout, reason = "the suite's report")]
-    {
-        println!("{line}");
-    }
 }
 
 /// Starts the domains, which vouch for each other by one file of certificates.

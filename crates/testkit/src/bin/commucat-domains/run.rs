@@ -1,22 +1,23 @@
 //! The run: people of all domains, traffic, faults, changes of the group; and the verdict.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use commucat_client::Client;
 use commucat_testkit::checker::{self, Verdict};
 use commucat_testkit::people::{Circle, Room, invite};
+use commucat_testkit::program::say;
 use commucat_testkit::random::Random;
 use commucat_testkit::recorder::Recorder;
+use commucat_testkit::report::{self, no_panic};
 use commucat_testkit::stage::{Director, Stage};
-use commucat_testkit::traffic::{Manner, Phase};
+use commucat_testkit::traffic::Manner;
 use tokio::time::sleep;
 
 use crate::churn::Guests;
 use crate::faults::{Count, happen};
 use crate::homes::Homes;
-use crate::say;
 
 /// The people, one of each domain.
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
@@ -87,18 +88,19 @@ pub(crate) async fn run(plan: &Plan, seed: u64) -> Result<String> {
         outcome.position = guests.settle((&circle, &clients), group).await?;
         stage.compare(&clients).await?;
         for server in &homes.servers {
-            let log = std::fs::read_to_string(server.stderr_file())?;
-            ensure!(!log.contains("panicked"), "a server panicked");
+            no_panic(&server.stderr_file())?;
         }
         anyhow::Ok(())
     };
     let judged = judged.await;
-    let verdict = checker::check(&recorder.history());
+    let history = recorder.history();
+    let verdict = checker::check(&history);
     let line = line(&outcome, &verdict);
     if judged.is_ok() && verdict.is_good() && verdict.acknowledged > 0 {
         return Ok(line);
     }
-    let kept = keep(&homes, &recorder, &verdict, seed)?;
+    let name = format!("commucat-domains-{seed}");
+    let kept = report::keep(&name, (&history, &verdict), &homes.servers)?;
     if let Err(error) = judged {
         say(&format!("{error:#}"));
     }
@@ -117,19 +119,6 @@ async fn gather(homes: &Homes, directory: &Path, devices: usize) -> Result<Circl
         .zip(invites.iter().map(String::as_str))
         .collect();
     Circle::gather_by(directory, &people, devices).await
-}
-
-/// Writes history, verdict and logs where they outlive the run.
-fn keep(homes: &Homes, recorder: &Recorder, verdict: &Verdict, seed: u64) -> Result<PathBuf> {
-    let kept = std::env::temp_dir().join(format!("commucat-domains-{seed}"));
-    std::fs::create_dir_all(&kept)?;
-    recorder.history().write(&kept.join("history.jsonl"))?;
-    std::fs::write(kept.join("verdict"), format!("{verdict:#?}\n"))?;
-    for (number, server) in homes.servers.iter().enumerate() {
-        let log = kept.join(format!("server-{number}.log"));
-        std::fs::copy(server.stderr_file(), log)?;
-    }
-    Ok(kept)
 }
 
 /// Lets the devices talk while things happen; returns when all is quiet.
@@ -151,14 +140,14 @@ async fn live(
     let played = async {
         trouble(homes, &director, (stage, guests), plan, (random, outcome)).await?;
         let healed = Instant::now();
-        director.quiet(Phase::Listen).await?;
+        director.listen().await?;
         outcome.healed = healed.elapsed();
         // What a server held back or would send again shows itself before the last words.
         for server in &mut homes.servers {
             server.kill().await?;
             server.restart().await?;
         }
-        director.quiet(Phase::Last).await?;
+        director.last_words().await?;
         director.end();
         anyhow::Ok(())
     };
@@ -190,7 +179,8 @@ async fn trouble(
         *outcome.count.entry(fault).or_default() += 1;
         turn += 1;
     }
-    director.progress().await
+    director.progress().await?;
+    Ok(())
 }
 
 fn line(outcome: &Outcome, verdict: &Verdict) -> String {

@@ -5,12 +5,14 @@ use std::slice;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use commucat_testkit::company::{Company, Director};
+use commucat_testkit::company::Company;
+use commucat_testkit::program::say;
 use commucat_testkit::random::Random;
 use commucat_testkit::server::{Options, Server};
+use commucat_testkit::stage::Director;
 use tokio::process::{Child, Command};
 
-use crate::{ACCOUNTS, DEVICES, MANNERS, judge, memory, say, told, total};
+use crate::{ACCOUNTS, DEVICES, MANNERS, judge, memory, told, total};
 
 const FAILURES: &str = "commucat_store_failures_total";
 
@@ -29,7 +31,7 @@ pub(crate) async fn run(seed: u64) -> Result<()> {
     judge("disk", seed, &company, slice::from_ref(&server), played)
 }
 
-async fn full(server: &Server, director: &Director<'_>) -> Result<()> {
+async fn full(server: &Server, director: &Director) -> Result<()> {
     let servers = slice::from_ref(server);
     let (before, failures) = (director.acknowledged(), total(servers, FAILURES).await?);
     let begun = Instant::now();

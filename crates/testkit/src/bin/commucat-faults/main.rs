@@ -6,14 +6,14 @@ mod disk;
 mod memory;
 mod services;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
-use commucat_testkit::company::{Company, Manners, figures, no_panic};
-use commucat_testkit::random::Random;
+use commucat_testkit::company::{Company, Manners};
+use commucat_testkit::program::{self, say};
+use commucat_testkit::report::{figures, no_panic};
 use commucat_testkit::server::Server;
 use commucat_testkit::server::metrics::Metrics;
 use tokio::time::{sleep, timeout};
@@ -62,12 +62,8 @@ const TELL_WAIT: Duration = Duration::from_secs(60);
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::new(&args.log);
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    log.with_writer(std::io::stderr).init();
-    let done = async {
-        let seed = args.seed.map_or_else(Random::seed, Ok)?;
-        say(&format!("seed {seed}"));
+    let work = async {
+        let seed = program::seed(args.seed)?;
         if args.only != Some(Part::Disk) {
             Box::pin(services::run(Duration::from_secs(args.pause), seed)).await?;
         }
@@ -76,18 +72,7 @@ async fn main() -> ExitCode {
         }
         anyhow::Ok(())
     };
-    match done.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("failed: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    // Whoever closed the pipe does not want it.
-    writeln!(std::io::stdout(), "{line}").ok();
+    program::run(&args.log, work).await
 }
 
 /// Judges a part that was played: `played` is what came of it.

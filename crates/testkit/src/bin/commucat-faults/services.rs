@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use commucat_testkit::company::{Company, Director};
+use commucat_testkit::company::Company;
 use commucat_testkit::domain::Domain;
+use commucat_testkit::program::say;
 use commucat_testkit::random::Random;
 use commucat_testkit::server::Server;
+use commucat_testkit::stage::Director;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::{ACCOUNTS, DEVICES, MANNERS, judge, memory, say, told, total};
+use crate::{ACCOUNTS, DEVICES, MANNERS, judge, memory, told, total};
 
 const NAMES: [&str; 2] = ["one", "two"];
 
@@ -60,12 +62,7 @@ pub(crate) async fn run(pause: Duration, seed: u64) -> Result<()> {
 }
 
 /// One fault, and what it came to.
-async fn one(
-    domain: &Domain,
-    director: &Director<'_>,
-    fault: Fault,
-    pause: Duration,
-) -> Result<()> {
+async fn one(domain: &Domain, director: &Director, fault: Fault, pause: Duration) -> Result<()> {
     let servers = domain.servers.as_slice();
     let (before, failures) = (director.acknowledged(), total(servers, FAILURES).await?);
     let begun = Instant::now();

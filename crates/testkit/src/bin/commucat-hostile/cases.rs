@@ -11,8 +11,9 @@ mod peers;
 mod tunnel;
 
 use anyhow::Result;
+use commucat_testkit::program::say;
 
-use crate::suite::{Suite, say};
+use crate::suite::Suite;
 
 /// Runs the parts named, or all.
 pub(crate) async fn run(suite: &mut Suite, parts: &[String]) -> Result<()> {

@@ -30,9 +30,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use commucat_testkit::program::say;
 use commucat_testkit::server::{Options, Server};
 
-use self::suite::{Suite, say};
+use self::suite::Suite;
 use self::world::World;
 
 /// Tries hostile input of every kind against a real server.

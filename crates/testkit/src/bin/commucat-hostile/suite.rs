@@ -1,8 +1,9 @@
 //! Runs cases, and looks after each whether anything else was touched.
 
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 
 use anyhow::Result;
+use commucat_testkit::program::say;
 
 use crate::client::Got;
 use crate::world::World;
@@ -138,9 +139,4 @@ impl Suite {
         ));
         Ok(self.failed == 0 && self.panics == 0 && self.effects == 0)
     }
-}
-
-/// A line on stdout; nobody listens if it cannot be written.
-pub(crate) fn say(line: &str) {
-    drop(writeln!(std::io::stdout().lock(), "{line}"));
 }

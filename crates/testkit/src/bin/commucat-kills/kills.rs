@@ -1,24 +1,22 @@
 //! The cycles: traffic, death or succession, another life; and the verdict.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use commucat_client::Client;
 use commucat_testkit::checker::{self, Verdict};
-use commucat_testkit::history::{Act, History, Key};
-use commucat_testkit::people::{Circle, PREPARATION, Room};
+use commucat_testkit::people::Circle;
+use commucat_testkit::program::say;
 use commucat_testkit::random::Random;
 use commucat_testkit::recorder::Recorder;
+use commucat_testkit::report::{self, no_panic};
 use commucat_testkit::server::{Backend, Options, START_WAIT, Server};
-use commucat_testkit::traffic::{Manner, Phase, Player, STILL_WAIT, Way, read_all, settle};
-use tokio::sync::{Barrier, watch};
-use tokio::task::JoinSet;
+use commucat_testkit::stage::{Director, Stage};
+use commucat_testkit::traffic::Manner;
 use tokio::time::{sleep, timeout};
 
+use crate::grouped;
 use crate::prober::{self, Tally};
-use crate::{grouped, say};
 
 const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 const DEVICES: usize = 2;
@@ -64,14 +62,18 @@ pub(crate) async fn run(
     ));
 
     let recorder = Recorder::new(rooms.iter().map(|room| room.seats.clone()).collect());
+    let stage = Stage {
+        circle: &circle,
+        rooms: &rooms,
+        recorder: &recorder,
+        rests_ms: 0,
+    };
     let probes = Tally::default();
     let judged = async {
         let plan = (cycles, ends, &probes);
-        let clients = live(&mut server, &circle, (&rooms, &recorder), plan, &mut random).await?;
-        compare(&recorder, &clients, &rooms).await?;
-        let log = std::fs::read_to_string(server.stderr_file())?;
-        ensure!(!log.contains("panicked"), "the server panicked");
-        anyhow::Ok(())
+        let clients = live(&mut server, stage, plan, &mut random).await?;
+        stage.compare(&clients).await?;
+        no_panic(&server.stderr_file())
     };
     let judged = judged.await;
     let history = recorder.history();
@@ -83,7 +85,8 @@ pub(crate) async fn run(
     if judged.is_ok() && verdict.is_good() && verdict.acknowledged > 0 {
         return Ok(line);
     }
-    let kept = keep(&history, &verdict, &server, seed)?;
+    let name = format!("commucat-kills-{seed}");
+    let kept = report::keep(&name, (&history, &verdict), [&server])?;
     if let Err(error) = judged {
         say(&format!("{error:#}"));
     }
@@ -108,44 +111,21 @@ fn line(what: &str, verdict: &Verdict) -> String {
     line
 }
 
-/// Writes history, verdict and the server's log where they outlive the run.
-fn keep(history: &History, verdict: &Verdict, server: &Server, seed: u64) -> Result<PathBuf> {
-    let directory = std::env::temp_dir().join(format!("commucat-kills-{seed}"));
-    std::fs::create_dir_all(&directory)?;
-    history.write(&directory.join("history.jsonl"))?;
-    std::fs::write(directory.join("verdict"), format!("{verdict:#?}\n"))?;
-    std::fs::copy(server.stderr_file(), directory.join("server.log"))?;
-    Ok(directory)
-}
-
 /// Lets the devices talk while the server dies and comes back; returns when all is quiet.
 async fn live(
     server: &mut Server,
-    circle: &Circle,
-    (rooms, recorder): (&[Room], &Recorder),
+    stage: Stage<'_>,
     (cycles, ends, probes): (u32, Ends, &Tally),
     random: &mut Random,
 ) -> Result<Vec<Client>> {
-    let (phase, told) = watch::channel(Phase::Talk);
-    let drained = Arc::new(Barrier::new(circle.seats.len() + 1));
-    let mut players = JoinSet::new();
-    for (device, seat) in circle.seats.iter().enumerate() {
-        let manner = if COMING_AND_GOING.contains(&device) {
+    let manner = |device| {
+        if COMING_AND_GOING.contains(&device) {
             Manner::ComesAndGoes
         } else {
             Manner::Stays
-        };
-        let way = Way {
-            manner,
-            rests_ms: 0,
-            phase: told.clone(),
-            drained: Arc::clone(&drained),
-        };
-        let player = Player::new(circle, device, (rooms, recorder), &way, random)?;
-        let client = seat.client.clone();
-        players.spawn(async move { anyhow::Ok((device, player.live(client).await?)) });
-    }
-
+        }
+    };
+    let (director, mut cast) = stage.begin(random, manner)?;
     let played = async {
         let port = server.port();
         let lives = async {
@@ -155,7 +135,7 @@ async fn live(
                     Ends::Kill if cycle == cycles / 2 => End::Term,
                     Ends::Kill => End::Kill,
                 };
-                one_cycle(server, recorder, random, end).await?;
+                one_cycle(server, &director, random, end).await?;
             }
             anyhow::Ok(())
         };
@@ -163,36 +143,15 @@ async fn live(
             Ends::Kill => lives.await?,
             Ends::Upgrade => prober::during(lives, port, probes).await?,
         }
-        phase.send_replace(Phase::Listen);
-        all_quiet(recorder, &drained).await?;
+        director.listen().await?;
         // What the server held back or would send again shows itself before the last words.
         server.kill().await?;
         server.restart().await?;
-        phase.send_replace(Phase::Last);
-        all_quiet(recorder, &drained).await?;
-        phase.send_replace(Phase::End);
-        anyhow::Ok(())
+        director.last_words().await
     };
-    tokio::select! {
-        done = played => done?,
-        Some(ended) = players.join_next() => {
-            ended??;
-            bail!("a device ended too early");
-        }
-    }
-    let mut clients = Vec::new();
-    while let Some(ended) = players.join_next().await {
-        clients.push(ended??);
-    }
-    clients.sort_by_key(|(device, _)| *device);
-    Ok(clients.into_iter().map(|(_, client)| client).collect())
-}
-
-/// Waits until the server has custody of everything, then until all devices have it.
-async fn all_quiet(recorder: &Recorder, drained: &Barrier) -> Result<()> {
-    // Whoever has an outbox that does not empty gives up before.
-    drained.wait().await;
-    settle(recorder).await
+    cast.during(played).await?;
+    director.end();
+    cast.clients().await
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -205,18 +164,14 @@ enum End {
 /// One life of the server, from its running to its running again.
 async fn one_cycle(
     server: &mut Server,
-    recorder: &Recorder,
+    director: &Director,
     random: &mut Random,
     end: End,
 ) -> Result<()> {
     // Most lives are long enough for acknowledgements, some end while the devices come back.
     let is_long = end != End::Kill || random.below(4) > 0;
     if is_long {
-        let mut progress = recorder.progress();
-        let before = progress.borrow().acknowledged;
-        let more = progress.wait_for(|progress| progress.acknowledged > before);
-        let seen = timeout(STILL_WAIT, more).await;
-        drop(seen.context("nothing is acknowledged any more")??);
+        director.progress().await?;
     }
     sleep(random.wait(if is_long { RUNS_MS } else { STARTS_MS })).await;
     ensure!(server.is_running(), "the server ended by itself");
@@ -243,30 +198,4 @@ async fn one_cycle(
         server.kill().await?;
     }
     timeout(START_WAIT, server.restart()).await?
-}
-
-/// Compares what the devices showed with the histories that they keep.
-async fn compare(recorder: &Recorder, clients: &[Client], rooms: &[Room]) -> Result<()> {
-    for (device, client) in clients.iter().enumerate() {
-        for (room, one) in rooms.iter().enumerate() {
-            if !one.seats.contains(&device) {
-                continue;
-            }
-            let kept = read_all(client, &one.name).await?;
-            let kept = kept.iter().filter(|(text, _)| text != PREPARATION);
-            let kept: Vec<_> = kept.map(|(text, _)| Key::parse(text)).collect();
-            let history = recorder.history();
-            let shown = history.entries.iter().filter_map(|entry| match entry.act {
-                Act::Show(key) if entry.device == device && key.room == room => Some(Some(key)),
-                Act::Send(_) | Act::Ack(_) | Act::Show(_) | Act::ShowUnknown => None,
-            });
-            let is_same = shown.eq(kept);
-            ensure!(
-                is_same,
-                "device {device} keeps another history of room {room} than it showed"
-            );
-        }
-        client.shutdown().await;
-    }
-    Ok(())
 }

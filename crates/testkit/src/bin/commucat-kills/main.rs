@@ -6,11 +6,10 @@ mod kills;
 mod prober;
 mod quiet;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use commucat_testkit::random::Random;
+use commucat_testkit::program::{self, say};
 use commucat_testkit::server::Backend;
 
 use self::kills::Ends;
@@ -50,12 +49,8 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::new(&args.log);
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    log.with_writer(std::io::stderr).init();
-    let done = async {
-        let seed = args.seed.map_or_else(Random::seed, Ok)?;
-        say(&format!("seed {seed}"));
+    let work = async {
+        let seed = program::seed(args.seed)?;
         if let Some(upgrades) = args.upgrades {
             say(&kills::run((upgrades, Ends::Upgrade), seed, args.backend).await?);
             return Ok(());
@@ -66,18 +61,7 @@ async fn main() -> ExitCode {
         }
         anyhow::Ok(())
     };
-    match done.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("failed: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    // Whoever closed the pipe does not want it.
-    writeln!(std::io::stdout(), "{line}").ok();
+    Box::pin(program::run(&args.log, work)).await
 }
 
 /// A number with commas.

@@ -5,10 +5,10 @@ mod copy;
 mod restore;
 mod story;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use commucat_testkit::program::{self, say};
 
 /// Back up and put back a server with real clients, and judge what they show
 #[derive(Debug, Parser)]
@@ -25,24 +25,10 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::new(&args.log);
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    log.with_writer(std::io::stderr).init();
-    let done = async {
+    let work = async {
         say(&restore::run(args.messages).await?);
         say(&copy::run(args.messages).await?);
         anyhow::Ok(())
     };
-    match done.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("failed: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    // Whoever closed the pipe does not want it.
-    writeln!(std::io::stdout(), "{line}").ok();
+    program::run(&args.log, work).await
 }

@@ -4,12 +4,11 @@
 mod faults;
 mod run;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use commucat_testkit::random::Random;
+use commucat_testkit::program::{self, say};
 
 /// Three servers on one PostgreSQL and one Redis, under traffic and faults
 #[derive(Debug, Parser)]
@@ -42,12 +41,8 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::new(&args.log);
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
-    log.with_writer(std::io::stderr).init();
-    let done = async {
-        let seed = args.seed.map_or_else(Random::seed, Ok)?;
-        say(&format!("seed {seed}"));
+    let work = async {
+        let seed = program::seed(args.seed)?;
         let plan = run::Plan {
             lasts: Duration::from_secs(args.seconds),
             accounts: args.accounts,
@@ -57,16 +52,5 @@ async fn main() -> ExitCode {
         say(&run::run(&plan, seed).await?);
         anyhow::Ok(())
     };
-    match done.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("failed: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn say(line: &str) {
-    // Whoever closed the pipe does not want it.
-    writeln!(std::io::stdout(), "{line}").ok();
+    program::run(&args.log, work).await
 }

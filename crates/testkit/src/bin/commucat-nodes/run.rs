@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use commucat_testkit::company::{Company, Manners, figures, no_panic};
+use commucat_testkit::company::{Company, Manners};
 use commucat_testkit::domain::Domain;
+use commucat_testkit::program::say;
 use commucat_testkit::random::Random;
+use commucat_testkit::report::{figures, no_panic};
 use tokio::time::sleep;
 
 use crate::faults::{Count, NAMES, happen};
-use crate::say;
 
 /// One device in so many comes and goes.
 const COMING_AND_GOING: usize = 5;

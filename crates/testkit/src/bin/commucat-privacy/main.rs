@@ -7,13 +7,13 @@ mod names;
 mod places;
 mod watch;
 
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use commucat_testkit::canary::{Hit, Kind, Place, Searcher};
+use commucat_testkit::program::say;
 use commucat_testkit::relay::Relay;
 use commucat_testkit::server::{Backend, Options, Server};
 
@@ -59,11 +59,6 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn say(line: &str) {
-    // Whoever closed the pipe does not want it.
-    writeln!(std::io::stdout(), "{line}").ok();
 }
 
 async fn run(args: &Args) -> Result<(String, Vec<Hit>)> {

@@ -5,7 +5,6 @@ mod chat;
 mod memory;
 mod proxy;
 
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use commucat_services::port;
 use commucat_testkit::canary::{Canary, Hit, Place, Searcher};
+use commucat_testkit::program::say;
 use commucat_testkit::server::{Options, Server};
 
 use self::proxy::{Case, Proxy};
@@ -53,11 +53,6 @@ async fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
-}
-
-fn say(line: &str) {
-    // Whoever closed the pipe does not want it.
-    writeln!(std::io::stdout(), "{line}").ok();
 }
 
 async fn run(case: Case) -> Result<(String, Vec<Hit>)> {
