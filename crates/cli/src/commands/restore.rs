@@ -207,8 +207,8 @@ fn text(restored: &Restored) -> String {
     text.push_str(if restored.devices_are_told {
         "\nWhat was acknowledged after the backup is gone: messages that waited, accounts, devices and\n\
          groups made since. Devices revoked and invites used since are good again: revoke them. Every\n\
-         device is told that something may be missing. Groups that changed since are replaced by\n\
-         their members.\n"
+         device is told that something may be missing. A group whose members or settings changed since\n\
+         must be replaced by a new one.\n"
     } else {
         "\nNo device is told: you said that nothing happened since.\n"
     });
