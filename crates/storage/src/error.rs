@@ -51,7 +51,7 @@ pub enum OpenError {
     #[error("cannot open the database")]
     Database(#[source] BackendError),
     /// The URL of the store.
-    #[error("the store's address {0}")]
+    #[error("the store's address cannot be used")]
     Address(#[from] UrlError),
     /// PostgreSQL is set up so that it may lose what it has committed.
     #[error("the database has `{setting} = {value}` and would lose what was acknowledged")]
