@@ -8,6 +8,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
@@ -21,6 +22,11 @@ const LINE_BYTES_MAX: u64 = 4_096;
 
 const HASH_HEAD: &str = r#","hash":""#;
 const HASH_TAIL: &str = "\"}";
+
+/// How long the file's lock is tried. A process that has closed the file may still hold it for a moment:
+/// whatever it started shares its files until it has begun its own program.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Why a ledger file was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -86,14 +92,10 @@ impl FileSink {
             source,
         };
         let mut file = open_private(path).map_err(io_error)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(FileError::InUse {
-                    path: path.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        if !lock(&file).map_err(io_error)? {
+            return Err(FileError::InUse {
+                path: path.to_owned(),
+            });
         }
         let found = scan(&mut file).map_err(|error| error.at(path))?;
         let mut sink = Self {
@@ -261,6 +263,19 @@ fn check_line(text: &[u8], found: &Found) -> Result<Line, &'static str> {
         return Err("the entry has another index");
     }
     Ok(line)
+}
+
+/// Whether the file is this process's now.
+fn lock(file: &File) -> io::Result<bool> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
+        }
+    }
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
