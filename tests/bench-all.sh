@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures every row of docs/BENCHMARKS.md and prints its table as Markdown: median, range and number of
-# runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes some eight minutes; the
+# runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes six minutes; the
 # machine should do nothing else. `--runs N` (5), `--quick` (one run of each, 0.5 s: only to see that all
 # of it works), `--keep FILE` keeps every run as a line of JSON.
 set -euo pipefail

@@ -135,7 +135,9 @@ fn options(args: &Args) -> Result<Options> {
         .set("limits.queue_entries", "10000000")
         .set("limits.queue_bytes", "16GiB")
         .set("limits.connections_per_address", "1000000")
-        .set("limits.handshakes_pending", "1000");
+        .set("limits.handshakes_pending", "1000")
+        .set("federation.peer_events", "1000000")
+        .set("federation.peer_bytes", "1GiB");
     for setting in &args.settings {
         let (key, value) = setting.split_once('=').context("--set KEY=VALUE")?;
         options = options.set(key, value);

@@ -35,7 +35,10 @@ pub enum Refusal {
     Peer,
     /// The sender has used up its budget.
     #[error("the sender's budget is used up")]
-    Budget,
+    Budget {
+        /// After so long there is room for it.
+        wait: Duration,
+    },
     /// Made for another domain.
     #[error("request is for another domain")]
     Destination,
@@ -58,7 +61,7 @@ impl Refusal {
             Self::TooLarge => 413,
             Self::Malformed | Self::Window => 400,
             Self::Peer => 403,
-            Self::Budget => 429,
+            Self::Budget { .. } => 429,
             Self::Destination => 421,
             Self::Key | Self::Signature => 401,
         }
@@ -71,7 +74,7 @@ impl Refusal {
             Self::TooLarge => "urn:commucat:federation:too-large",
             Self::Malformed => "urn:commucat:federation:malformed",
             Self::Peer => "urn:commucat:federation:peer-refused",
-            Self::Budget => "urn:commucat:federation:budget",
+            Self::Budget { .. } => "urn:commucat:federation:budget",
             Self::Destination => "urn:commucat:federation:misdirected",
             Self::Window => "urn:commucat:federation:outside-window",
             Self::Key => "urn:commucat:federation:unknown-key",
@@ -86,7 +89,7 @@ impl Refusal {
             Self::TooLarge => "Request Too Large",
             Self::Malformed => "Malformed Request",
             Self::Peer => "Peer Refused",
-            Self::Budget => "Budget Used Up",
+            Self::Budget { .. } => "Budget Used Up",
             Self::Destination => "Misdirected Request",
             Self::Window => "Outside The Window",
             Self::Key => "Unknown Key",

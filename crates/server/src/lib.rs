@@ -31,6 +31,7 @@ mod service;
 mod session;
 pub mod shutdown;
 mod signal;
+mod spool;
 pub mod start;
 pub mod telemetry;
 pub mod tls;

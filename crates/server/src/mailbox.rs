@@ -475,7 +475,10 @@ impl Mailboxes {
                 Effect::Resolve(leg, outcome) => {
                     leg.resolve_at(outcome, *now.get_or_insert_with(Instant::now));
                 }
-                Effect::Spool(batch) => self.0.spooler.push(Arc::clone(mailbox), batch),
+                Effect::Spool(batch) => self.0.spooler.push(spool::Job {
+                    mailbox: Arc::clone(mailbox),
+                    batch,
+                }),
                 Effect::Delete(row) => {
                     self.0
                         .deletes

@@ -215,7 +215,9 @@ fn every_refusal_has_a_word_of_its_own() {
         Refusal::TooLarge,
         Refusal::Malformed,
         Refusal::Peer,
-        Refusal::Budget,
+        Refusal::Budget {
+            wait: Duration::ZERO,
+        },
         Refusal::Destination,
         Refusal::Window,
         Refusal::Key,

@@ -203,10 +203,11 @@ impl Book {
         let request = Request::get(url(domain, WELL_KNOWN_PATH))
             .body(())
             .map_err(RequestError::from)?;
-        let (status, raw) = exchange(connection, request, Bytes::new(), WELL_KNOWN_MAX).await?;
-        if status != StatusCode::OK {
-            return Err(FindError::Status(status));
+        let answer = exchange(connection, request, Bytes::new(), WELL_KNOWN_MAX).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(FindError::Status(answer.status()));
         }
+        let raw = answer.into_body();
         let pin = record.as_ref().and_then(|record| {
             Some(Pin {
                 domain: domain.clone(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use commucat_config::Size;
+use commucat_federation::batch::{BATCH_MAX, EVENTS_MAX};
 use commucat_proto::id::Domain;
 use parking_lot::Mutex;
 
@@ -12,7 +13,8 @@ use crate::limit::Bucket;
 /// Domains that are counted for at once; beyond it those are forgotten that have sent nothing lately.
 const DOMAINS_MAX: usize = 4_096;
 
-/// A burst is what this many seconds let pass.
+/// A burst is what this many seconds let pass, and one full request at least: smaller ones would
+/// pass while a full one never did.
 const BURST_SECONDS: u32 = 10;
 
 /// Events and bytes of each domain.
@@ -38,13 +40,23 @@ impl Budgets {
     }
 
     /// Whether there is room for a request that claims to be of `origin`; nothing is taken.
-    pub(super) fn has(&self, origin: &Domain, events: usize, bytes: usize, now: Instant) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// How long the domain should wait.
+    pub(super) fn look(
+        &self,
+        origin: &Domain,
+        events: usize,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), Duration> {
         let (events, kib) = units(events, bytes);
         let mut used = self.used.lock();
-        used.get_mut(origin).is_none_or(|used| {
-            let wait = used.events.wait(events, now).max(used.kib.wait(kib, now));
-            wait.is_zero()
-        })
+        let wait = used.get_mut(origin).map_or(Duration::ZERO, |used| {
+            used.events.wait(events, now).max(used.kib.wait(kib, now))
+        });
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
     /// Takes a request of `origin` out of its budget.
@@ -68,8 +80,8 @@ impl Budgets {
             }
         }
         let used = used.entry(origin.clone()).or_insert_with(|| Used {
-            events: bucket(self.events_per_second, now),
-            kib: bucket(self.kib_per_second, now),
+            events: bucket(self.events_per_second, EVENTS_MAX, now),
+            kib: bucket(self.kib_per_second, BATCH_MAX.div_ceil(1024), now),
         });
         let wait = used.events.wait(events, now).max(used.kib.wait(kib, now));
         if !wait.is_zero() {
@@ -88,8 +100,10 @@ fn units(events: usize, bytes: usize) -> (u32, u32) {
     (events, kib)
 }
 
-fn bucket(rate: u32, now: Instant) -> Bucket {
-    Bucket::new(rate, rate.saturating_mul(BURST_SECONDS), now)
+fn bucket(rate: u32, request: usize, now: Instant) -> Bucket {
+    let request = u32::try_from(request).unwrap_or(u32::MAX);
+    let burst = rate.saturating_mul(BURST_SECONDS).max(request);
+    Bucket::new(rate, burst, now)
 }
 
 #[cfg(test)]
@@ -119,7 +133,26 @@ mod tests {
         let (budgets, now) = (Budgets::new(100, Size::new(1024)), Instant::now());
         let domain = Domain::parse("a.example").unwrap();
 
-        assert_eq!(budgets.take(&domain, 1, 10 * 1024, now), Ok(()));
+        assert_eq!(budgets.take(&domain, 1, BATCH_MAX, now), Ok(()));
         assert!(budgets.take(&domain, 1, 0, now).is_err());
+    }
+
+    #[test]
+    fn a_full_request_passes_whatever_the_rate() {
+        let (budgets, now) = (Budgets::new(1, Size::new(64 * 1024)), Instant::now());
+        let domain = Domain::parse("a.example").unwrap();
+
+        assert_eq!(budgets.look(&domain, EVENTS_MAX, BATCH_MAX, now), Ok(()));
+        assert_eq!(budgets.take(&domain, EVENTS_MAX, BATCH_MAX, now), Ok(()));
+        let wait = budgets.look(&domain, EVENTS_MAX, 1, now).unwrap_err();
+        assert_eq!(
+            budgets.take(
+                &domain,
+                EVENTS_MAX,
+                1,
+                now + wait + Duration::from_millis(1)
+            ),
+            Ok(())
+        );
     }
 }

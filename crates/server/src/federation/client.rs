@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use commucat_federation::batch::{ANSWER_MAX, Answer, AnswerError, BatchId, Parcel, Settled};
 use commucat_federation::discovery::EVENTS_PATH;
 use commucat_proto::id::{DeviceId, Domain};
 use commucat_routing::hub::{Limiter, Rate};
 use commucat_storage::StoreError;
-use http::header::CONTENT_TYPE;
-use http::{Request, StatusCode};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -20,6 +21,10 @@ use crate::keys::Keys;
 
 /// How long events may take (CCP-1 section 8).
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
+
+/// Bounds of the pause that a peer may ask for.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// First contacts that one device may cause: ten an hour (CCP-1 section 8).
 const CONTACTS: Rate = Rate {
@@ -49,6 +54,9 @@ pub(crate) enum PostError {
     /// It could not be asked.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// It takes no more for that long.
+    #[error("the domain takes no more for {} s", .0.as_secs())]
+    Budget(Duration),
     /// It answered something else.
     #[error("the domain answered {0}")]
     Status(StatusCode),
@@ -149,10 +157,13 @@ impl PeerClient {
             .body(())
             .map_err(RequestError::from)?;
         let exchanged = exchange(connection, request, sent.request().clone(), ANSWER_MAX).await;
-        let (status, raw) = exchanged.inspect_err(|_| book.forget(peer))?;
-        if status != StatusCode::OK {
-            return Err(PostError::Status(status));
+        let answer = exchanged.inspect_err(|_| book.forget(peer))?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::TOO_MANY_REQUESTS => return Err(PostError::Budget(wait(&answer))),
+            status => return Err(PostError::Status(status)),
         }
+        let raw = answer.into_body();
         let keys = known.keys.accepted(clock::now());
         match Answer::verify(&raw, &sent, &keys) {
             Ok(answer) => Ok(answer.settled),
@@ -186,8 +197,34 @@ impl PeerClient {
     }
 }
 
+/// How long a domain says that one waits, within bounds.
+fn wait(answer: &Response<Bytes>) -> Duration {
+    let seconds = answer.headers().get(RETRY_AFTER);
+    let seconds = seconds.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(1)).clamp(WAIT_MIN, WAIT_MAX)
+}
+
 impl std::fmt::Debug for PeerClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PeerClient(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_says_how_long_one_waits_within_bounds() {
+        for (said, waited) in [("7", 7), ("0", 1), ("soon", 1), ("86400", 60)] {
+            let answer = Response::builder().header(RETRY_AFTER, said);
+
+            assert_eq!(
+                wait(&answer.body(Bytes::new()).unwrap()),
+                Duration::from_secs(waited),
+                "{said}"
+            );
+        }
+        assert_eq!(wait(&Response::new(Bytes::new())), WAIT_MIN);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use commucat_proto::id::Domain;
 use h2::client::SendRequest;
-use http::{Request, StatusCode};
+use http::{Request, Response};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -152,7 +152,7 @@ pub(super) async fn exchange(
     request: Request<()>,
     mut body: Bytes,
     answer_max: usize,
-) -> Result<(StatusCode, Bytes), RequestError> {
+) -> Result<Response<Bytes>, RequestError> {
     let mut connection = connection.ready().await?;
     let (response, mut stream) = connection.send_request(request, body.is_empty())?;
     while !body.is_empty() {
@@ -174,7 +174,7 @@ pub(super) async fn exchange(
         }
         answer.extend_from_slice(&chunk);
     }
-    Ok((head.status, answer.freeze()))
+    Ok(Response::from_parts(head, answer.freeze()))
 }
 
 /// `host:port`, `[v6]:port`, or a host alone.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use commucat_federation::batch::{BATCH_MAX, Settled};
 use commucat_federation::{Received, Refusal, Verified};
 use commucat_proto::id::Domain;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 use serde::Serialize;
 use tracing::debug;
@@ -58,14 +58,14 @@ impl Gateway {
         let known = book.find(&origin).await.map_err(|error| refused(&error))?;
         let budgets = &self.0.budgets;
         let (events, now) = (received.events(), Instant::now());
-        if !budgets.has(&origin, events, raw.len(), now) {
-            return Err(Refusal::Budget);
-        }
+        budgets
+            .look(&origin, events, raw.len(), now)
+            .map_err(|wait| Refusal::Budget { wait })?;
         let verified = self.authentic(received, &origin, &known).await?;
         // Only now: whoever writes another domain's name on a request must not use up its budget.
         budgets
             .take(&origin, events, raw.len(), now)
-            .map_err(|_| Refusal::Budget)?;
+            .map_err(|wait| Refusal::Budget { wait })?;
         Ok(verified)
     }
 
@@ -106,7 +106,7 @@ const fn cause(why: &Refusal) -> label::Cause {
         Refusal::TooLarge => label::Cause::TooLarge,
         Refusal::Malformed => label::Cause::Malformed,
         Refusal::Peer => label::Cause::Peer,
-        Refusal::Budget => label::Cause::Budget,
+        Refusal::Budget { .. } => label::Cause::Budget,
         Refusal::Destination => label::Cause::Destination,
         Refusal::Window => label::Cause::Window,
         Refusal::Key => label::Cause::Key,
@@ -170,6 +170,28 @@ fn refusal(why: &Refusal) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(why.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let kind = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    if let Refusal::Budget { wait } = why {
+        let seconds = wait.as_secs().saturating_add(1);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_domain_without_budget_is_told_how_long_it_waits() {
+        let wait = Duration::from_millis(1_500);
+
+        let response = refusal(&Refusal::Budget { wait });
+
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "2");
+    }
 }

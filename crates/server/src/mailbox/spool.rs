@@ -1,7 +1,6 @@
 //! Spooling: batches of many mailboxes in one transaction; and reading pages back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use commucat_proto::id::{GroupId, QueueId};
@@ -12,9 +11,7 @@ use commucat_storage::{
     Content, Delivery, EntryKind, NewEntry, QueuePosition, QueueSpooled, Refusal, Row, RowId,
     Store, StoreError,
 };
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -22,77 +19,42 @@ use super::{Mailbox, Mailboxes, PAGE_ROWS};
 use crate::chain::chain;
 use crate::clock;
 use crate::events;
+use crate::spool::{SpoolError, Turn, Waiting, insist};
 
 /// How long after it was handed over a batch is tried. An entry may wait for the batch before its own
 /// for as long again, and before it nine times `limits.ack_wait` for another node; all within a
 /// ticket's deadline of 30 s, so that every ticket ends in time although none has a clock of its own.
 const GIVE_UP: Duration = Duration::from_secs(13);
 
-/// The longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// Mailboxes in one transaction at most.
 const BATCH: usize = 1_024;
 
-/// Batches that wait for the writer: at most one per mailbox.
-#[derive(Default)]
-pub(super) struct Spooler {
-    waiting: Mutex<Vec<Job>>,
-    added: Notify,
-    busy: AtomicBool,
-}
+/// Batches that wait for the writer.
+pub(super) type Spooler = Waiting<Job>;
 
-struct Job {
-    mailbox: Arc<Mailbox>,
-    batch: Vec<Envelope>,
-    since: Instant,
-}
-
-impl Spooler {
-    pub(super) fn push(&self, mailbox: Arc<Mailbox>, batch: Vec<Envelope>) {
-        self.waiting.lock().push(Job {
-            mailbox,
-            batch,
-            since: Instant::now(),
-        });
-        self.added.notify_one();
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.lock().is_empty() && !self.busy.load(Ordering::Acquire)
-    }
-
-    fn take(&self) -> Vec<Job> {
-        let mut waiting = self.waiting.lock();
-        self.busy.store(!waiting.is_empty(), Ordering::Release);
-        let count = waiting.len().min(BATCH);
-        waiting.drain(..count).collect()
-    }
+/// What a mailbox spools.
+pub(super) struct Job {
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) batch: Vec<Envelope>,
 }
 
 /// Runs until `stop`, then writes what is left.
 pub(super) async fn run(mailboxes: Mailboxes, stop: CancellationToken) {
     loop {
-        let jobs = mailboxes.0.spooler.take();
-        if jobs.is_empty() {
+        let Some(turn) = mailboxes.0.spooler.take(BATCH) else {
             mailboxes.0.emptied.notify_waiters();
             tokio::select! {
-                () = mailboxes.0.spooler.added.notified() => continue,
+                () = mailboxes.0.spooler.added() => continue,
                 () = stop.cancelled() => return,
             }
-        }
-        write(&mailboxes, jobs).await;
+        };
+        write(&mailboxes, turn).await;
     }
 }
 
-async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>) {
+async fn write(mailboxes: &Mailboxes, Turn { jobs, since }: Turn<Job>) {
     let deliveries: Vec<Delivery> = jobs.iter().map(delivery).collect();
-    let oldest = jobs
-        .iter()
-        .map(|job| job.since)
-        .min()
-        .unwrap_or_else(Instant::now);
-    let give_up = oldest + GIVE_UP;
+    let give_up = since + GIVE_UP;
     let begun = Instant::now();
     let inserted = insert(&mailboxes.0.store, deliveries, give_up).await;
     mailboxes
@@ -117,35 +79,12 @@ async fn write(mailboxes: &Mailboxes, jobs: Vec<Job>) {
     }
 }
 
-/// Inserts, again and again while the store is down: an unknown outcome is the same insert again.
 async fn insert(
     store: &Store,
     deliveries: Vec<Delivery>,
     give_up: Instant,
 ) -> Result<Vec<QueueSpooled>, SpoolError> {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match timeout_at(give_up, store.spool(deliveries.clone(), clock::now())).await {
-            Err(_) => return Err(SpoolError::Late),
-            Ok(Err(StoreError::Unavailable(cause))) if Instant::now() + pause < give_up => {
-                warn!(error = %chain(&cause), "the store is down; entries wait");
-                sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-            Ok(result) => return Ok(result?),
-        }
-    }
-}
-
-/// Why a batch was given up.
-#[derive(Debug, thiserror::Error)]
-enum SpoolError {
-    /// The store does not answer in time; the batch may be written after all.
-    #[error("the store does not answer")]
-    Late,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    insist(give_up, || store.spool(deliveries.clone(), clock::now())).await
 }
 
 fn finish(mailboxes: &Mailboxes, jobs: Vec<Job>, results: Vec<QueueSpooled>) {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::outgoing::PeerLeg;
-use super::{Peer, Peers, worker};
+use super::{Peer, Peers, spool, worker};
 
 /// A lane with what belongs to it.
 pub(super) struct PeerQueue {
@@ -162,7 +162,11 @@ impl Peers {
             match effect {
                 Effect::Resolve(leg, outcome) => leg.resolve(outcome),
                 Effect::Wake(_) => queue.wake(),
-                Effect::Spool(batch) => self.0.spooler.push(Arc::clone(peer), queue.number, batch),
+                Effect::Spool(batch) => self.0.spooler.push(spool::Job {
+                    peer: Arc::clone(peer),
+                    lane: queue.number,
+                    batch,
+                }),
                 Effect::Delete(row) => {
                     queue.deletes.lock().push(row);
                     queue.wake();

@@ -27,6 +27,12 @@ impl Rest {
         state.until = now.checked_add(pause);
     }
 
+    /// The peer has said how long it takes nothing. It is there: that is no failure.
+    pub(super) fn pause(&self, wait: Duration, now: Instant) {
+        let mut state = self.0.lock();
+        state.until = state.until.max(now.checked_add(wait));
+    }
+
     /// The peer has answered.
     pub(super) fn end(&self) {
         *self.0.lock() = State::default();
@@ -68,6 +74,10 @@ mod tests {
         let first = rest.remaining(now).unwrap();
         rest.begin(now);
         assert_eq!(rest.remaining(now), Some(first));
+        assert_eq!(rest.0.lock().backoff.failures(), 1);
+
+        rest.pause(first + Duration::from_secs(1), now);
+        assert_eq!(rest.remaining(now), Some(first + Duration::from_secs(1)));
         assert_eq!(rest.0.lock().backoff.failures(), 1);
 
         assert!(rest.is_over() && !rest.is_on());

@@ -1,89 +1,54 @@
 //! Writes what lanes spool into the outbox: batches of many lanes in one transaction.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use commucat_federation::event::Lane;
 use commucat_routing::lane::{Envelope, Position, Spooled};
 use commucat_routing::ticket::Reason;
 use commucat_storage::{NewOutboxEntry, Outboxed, Store, StoreError};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::outgoing::unpack;
 use super::{Peer, Peers};
 use crate::chain::chain;
 use crate::clock;
+use crate::spool::{SpoolError, Turn, Waiting, insist};
 
 /// How long after it was handed over a batch is tried; see `mailbox/spool.rs`.
 const GIVE_UP: Duration = Duration::from_secs(14);
 
-/// The longest pause between two tries.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// Lanes in one transaction at most.
 const BATCH: usize = 256;
 
-/// Batches that wait for the writer: at most one per lane.
-#[derive(Default)]
-pub(super) struct Spooler {
-    waiting: Mutex<Vec<Job>>,
-    added: Notify,
-    busy: AtomicBool,
-}
+/// Batches that wait for the writer.
+pub(super) type Spooler = Waiting<Job>;
 
-struct Job {
-    peer: Arc<Peer>,
-    lane: Lane,
-    batch: Vec<Envelope>,
-    since: Instant,
-}
-
-impl Spooler {
-    pub(super) fn push(&self, peer: Arc<Peer>, lane: Lane, batch: Vec<Envelope>) {
-        self.waiting.lock().push(Job {
-            peer,
-            lane,
-            batch,
-            since: Instant::now(),
-        });
-        self.added.notify_one();
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.lock().is_empty() && !self.busy.load(Ordering::Acquire)
-    }
-
-    fn take(&self) -> Vec<Job> {
-        let mut waiting = self.waiting.lock();
-        self.busy.store(!waiting.is_empty(), Ordering::Release);
-        let count = waiting.len().min(BATCH);
-        waiting.drain(..count).collect()
-    }
+/// What a lane spools.
+pub(super) struct Job {
+    pub(super) peer: Arc<Peer>,
+    pub(super) lane: Lane,
+    pub(super) batch: Vec<Envelope>,
 }
 
 /// Runs until the server stops.
 pub(super) async fn run(peers: Peers) {
     loop {
-        let jobs = peers.0.spooler.take();
-        if jobs.is_empty() {
+        let Some(turn) = peers.0.spooler.take(BATCH) else {
             peers.0.settled.notify_waiters();
             tokio::select! {
-                () = peers.0.spooler.added.notified() => continue,
+                () = peers.0.spooler.added() => continue,
                 () = peers.0.stop.cancelled() => return,
             }
-        }
-        write(&peers, jobs).await;
+        };
+        write(&peers, turn).await;
     }
 }
 
-async fn write(peers: &Peers, jobs: Vec<Job>) {
+async fn write(peers: &Peers, Turn { jobs, since }: Turn<Job>) {
     let entries: Vec<NewOutboxEntry> = jobs.iter().flat_map(entries).collect();
-    let oldest = jobs.iter().map(|job| job.since).min();
-    let give_up = oldest.unwrap_or_else(Instant::now) + GIVE_UP;
+    let give_up = since + GIVE_UP;
     match append(&peers.0.store, entries, give_up).await {
         Ok(results) => {
             let mut results = results.into_iter();
@@ -92,7 +57,7 @@ async fn write(peers: &Peers, jobs: Vec<Job>) {
                 finish(peers, &job, results.by_ref().take(count).collect());
             }
         }
-        Err(AppendError::Store(StoreError::Refused(cause))) if jobs.len() > 1 => {
+        Err(SpoolError::Store(StoreError::Refused(cause))) if jobs.len() > 1 => {
             // One bad entry must not fail the lanes of all: each by itself.
             warn!(error = %cause, "events were refused; their lanes are tried one by one");
             for job in jobs {
@@ -110,35 +75,15 @@ async fn write(peers: &Peers, jobs: Vec<Job>) {
     }
 }
 
-/// Appends, again and again while the store is down: an unknown outcome is the same append again.
 async fn append(
     store: &Store,
     entries: Vec<NewOutboxEntry>,
     give_up: Instant,
-) -> Result<Vec<Outboxed>, AppendError> {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match timeout_at(give_up, store.append_outbox(entries.clone(), clock::now())).await {
-            Err(_) => return Err(AppendError::Late),
-            Ok(Err(StoreError::Unavailable(cause))) if Instant::now() + pause < give_up => {
-                warn!(error = %chain(&cause), "the store is down; events wait");
-                sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-            Ok(result) => return Ok(result?),
-        }
-    }
-}
-
-/// Why events were given up.
-#[derive(Debug, thiserror::Error)]
-enum AppendError {
-    /// The store does not answer in time; they may be written after all.
-    #[error("the store does not answer")]
-    Late,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+) -> Result<Vec<Outboxed>, SpoolError> {
+    insist(give_up, || {
+        store.append_outbox(entries.clone(), clock::now())
+    })
+    .await
 }
 
 fn finish(peers: &Peers, job: &Job, results: Vec<Outboxed>) {
@@ -158,7 +103,7 @@ fn finish(peers: &Peers, job: &Job, results: Vec<Outboxed>) {
     });
 }
 
-fn fail(peers: &Peers, job: &Job, failure: &AppendError) {
+fn fail(peers: &Peers, job: &Job, failure: &SpoolError) {
     peers.metrics().store_failures.inc();
     error!(error = %chain(failure), count = job.batch.len(), "events could not be stored; their authors keep them");
     if let Some(queue) = job.peer.queue(job.lane) {

@@ -211,6 +211,12 @@ impl Worker<'_> {
                     self.fail();
                 }
             }
+            Err(PostError::Budget(wait)) => {
+                debug!(peer = %self.peer.domain.tag(), ?wait, "a peer takes no more for a while");
+                self.peer.rest.pause(wait, Instant::now());
+                self.peers
+                    .with_lane(self.peer, self.queue, |lane, effects| lane.failed(effects));
+            }
             Err(failure) => {
                 debug!(peer = %self.peer.domain.tag(), error = %chain(&failure), "a peer took no events");
                 self.peers.metrics().peer_failures.inc();
