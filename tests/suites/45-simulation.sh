@@ -1,7 +1,7 @@
 about="domains, clients and faults in virtual time; options: --seeds N (100), --seed S --trace"
 
 run() {
-  cargo build --quiet -p commucat-simulation
+  binaries
   local program
   program=$(target_dir)/debug/commucat-simulation
   "$program" "$@"

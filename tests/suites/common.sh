@@ -47,6 +47,7 @@ target_dir() {
     python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 }
 
+# All of them together: for one package alone cargo builds what it depends on a second time.
 binaries() {
   cargo build --quiet --workspace --bins
 }
@@ -56,7 +57,7 @@ testkit() {
   local program=$1
   shift
   binaries
-  cargo run --quiet -p commucat-testkit --bin "$program" -- "$@"
+  "$(target_dir)/debug/$program" "$@"
 }
 
 # Makes a Python environment with the packages of a requirements file, once; prints its interpreter.
