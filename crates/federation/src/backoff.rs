@@ -4,10 +4,11 @@ use std::time::Duration;
 
 /// The first pause, at most.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause (CCP-1 section 8).
-const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// The longest pause (CCP-1 section 8): a request that was under way as the network healed may last
+/// 20 s more, and what waits is to be there within a minute.
+const LONGEST: Duration = Duration::from_secs(30);
 
-/// Pauses that double up to five minutes, each shortened at random by up to a half, so that peers
+/// Pauses that double up to half a minute, each shortened at random by up to a half, so that peers
 /// that failed together do not come back together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Backoff {
@@ -44,13 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_five_minutes_and_start_anew_after_a_reset() {
+    fn pauses_double_up_to_half_a_minute_and_start_anew_after_a_reset() {
         let mut backoff = Backoff::default();
 
         let pauses: Vec<_> = (0..40).map(|_| backoff.failed(0).as_secs()).collect();
 
-        assert_eq!(pauses[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
-        assert!(pauses[10..].iter().all(|pause| *pause == 300));
+        assert_eq!(pauses[..6], [1, 2, 4, 8, 16, 30]);
+        assert!(pauses[6..].iter().all(|pause| *pause == 30));
         assert_eq!(backoff.failures(), 40);
         backoff.reset();
         assert_eq!(backoff.failed(0), Duration::from_secs(1));
@@ -63,9 +64,9 @@ mod tests {
             backoff.failed(random)
         };
 
-        assert_eq!(pause(0), Duration::from_secs(300));
-        assert_eq!(pause(1 << 31), Duration::from_secs(225));
+        assert_eq!(pause(0), Duration::from_secs(30));
+        assert_eq!(pause(1 << 31), Duration::from_millis(22_500));
         let shortest = pause(u32::MAX);
-        assert!(shortest > Duration::from_secs(150) && shortest < Duration::from_secs(151));
+        assert!(shortest > Duration::from_secs(15) && shortest < Duration::from_secs(16));
     }
 }

@@ -18,4 +18,4 @@ pub use self::batch::{
 pub use self::event::{Event, EventId, EventKey, Lane};
 pub use self::peer::PeerKeys;
 pub use self::policy::{Admission, Policy, Standing};
-pub use self::verify::{Received, Refusal, Verified};
+pub use self::verify::{PEER_REFUSED, Received, Refusal, Verified};

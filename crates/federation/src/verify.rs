@@ -21,6 +21,10 @@ use crate::peer::PeerKeys;
 /// minutes; the rest is the way.
 pub const WINDOW: Duration = Duration::from_secs(15 * 60);
 
+/// The `type` of the problem with which a domain says that it does not talk to the sender: what
+/// was to go there comes back to its authors.
+pub const PEER_REFUSED: &str = "urn:commucat:federation:peer-refused";
+
 /// Why a request is refused as a whole. Nothing of it was looked into.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -33,6 +37,9 @@ pub enum Refusal {
     /// Of a domain that this one does not talk to.
     #[error("this domain does not talk to the sender")]
     Peer,
+    /// Of a domain whose keys are not known here, and cannot be found now.
+    #[error("the sender's keys cannot be found now")]
+    Origin,
     /// The sender has used up its budget.
     #[error("the sender's budget is used up")]
     Budget {
@@ -61,6 +68,7 @@ impl Refusal {
             Self::TooLarge => 413,
             Self::Malformed | Self::Window => 400,
             Self::Peer => 403,
+            Self::Origin => 503,
             Self::Budget { .. } => 429,
             Self::Destination => 421,
             Self::Key | Self::Signature => 401,
@@ -73,7 +81,8 @@ impl Refusal {
         match self {
             Self::TooLarge => "urn:commucat:federation:too-large",
             Self::Malformed => "urn:commucat:federation:malformed",
-            Self::Peer => "urn:commucat:federation:peer-refused",
+            Self::Peer => PEER_REFUSED,
+            Self::Origin => "urn:commucat:federation:unknown-origin",
             Self::Budget { .. } => "urn:commucat:federation:budget",
             Self::Destination => "urn:commucat:federation:misdirected",
             Self::Window => "urn:commucat:federation:outside-window",
@@ -89,6 +98,7 @@ impl Refusal {
             Self::TooLarge => "Request Too Large",
             Self::Malformed => "Malformed Request",
             Self::Peer => "Peer Refused",
+            Self::Origin => "Unknown Origin",
             Self::Budget { .. } => "Budget Used Up",
             Self::Destination => "Misdirected Request",
             Self::Window => "Outside The Window",

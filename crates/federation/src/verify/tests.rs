@@ -215,6 +215,7 @@ fn every_refusal_has_a_word_of_its_own() {
         Refusal::TooLarge,
         Refusal::Malformed,
         Refusal::Peer,
+        Refusal::Origin,
         Refusal::Budget {
             wait: Duration::ZERO,
         },
@@ -229,5 +230,5 @@ fn every_refusal_has_a_word_of_its_own() {
 
     assert_eq!(urns.len(), all.len());
     let statuses: Vec<_> = all.iter().map(Refusal::status).collect();
-    assert_eq!(statuses, [413, 400, 403, 429, 421, 400, 401, 401]);
+    assert_eq!(statuses, [413, 400, 403, 503, 429, 421, 400, 401, 401]);
 }

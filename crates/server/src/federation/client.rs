@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use commucat_federation::PEER_REFUSED;
 use commucat_federation::batch::{ANSWER_MAX, Answer, AnswerError, BatchId, Parcel, Settled};
 use commucat_federation::discovery::EVENTS_PATH;
 use commucat_proto::id::{DeviceId, Domain};
@@ -48,6 +49,9 @@ pub(crate) enum PostError {
     /// This server does not talk to the domain.
     #[error("this server does not talk to that domain")]
     Refused,
+    /// That domain does not talk to this server.
+    #[error("that domain does not talk to this server")]
+    RefusedThere,
     /// The domain was not found.
     #[error("the domain was not found")]
     Find(#[source] FindError),
@@ -160,6 +164,9 @@ impl PeerClient {
         let answer = exchanged.inspect_err(|_| book.forget(peer))?;
         match answer.status() {
             StatusCode::OK => {}
+            StatusCode::FORBIDDEN if is_peer_refused(answer.body()) => {
+                return Err(PostError::RefusedThere);
+            }
             StatusCode::TOO_MANY_REQUESTS => return Err(PostError::Budget(wait(&answer))),
             status => return Err(PostError::Status(status)),
         }
@@ -202,6 +209,15 @@ fn wait(answer: &Response<Bytes>) -> Duration {
     let seconds = answer.headers().get(RETRY_AFTER);
     let seconds = seconds.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
     Duration::from_secs(seconds.unwrap_or(1)).clamp(WAIT_MIN, WAIT_MAX)
+}
+
+/// Whether a refusal is the domain's own word, not that of a proxy before it.
+fn is_peer_refused(raw: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        r#type: String,
+    }
+    serde_json::from_slice(raw).is_ok_and(|problem: Problem| problem.r#type == PEER_REFUSED)
 }
 
 impl std::fmt::Debug for PeerClient {

@@ -106,6 +106,7 @@ const fn cause(why: &Refusal) -> label::Cause {
         Refusal::TooLarge => label::Cause::TooLarge,
         Refusal::Malformed => label::Cause::Malformed,
         Refusal::Peer => label::Cause::Peer,
+        Refusal::Origin => label::Cause::Origin,
         Refusal::Budget { .. } => label::Cause::Budget,
         Refusal::Destination => label::Cause::Destination,
         Refusal::Window => label::Cause::Window,
@@ -116,7 +117,15 @@ const fn cause(why: &Refusal) -> label::Cause {
 
 fn refused(error: &FindError) -> Refusal {
     debug!(error = %chain(error), "a domain that sends events is not known");
-    Refusal::Peer
+    match error {
+        FindError::Refused => Refusal::Peer,
+        // It sends again what it would else give back to the authors.
+        FindError::Recently
+        | FindError::Request(_)
+        | FindError::Status(_)
+        | FindError::Discovery(_)
+        | FindError::Store(_) => Refusal::Origin,
+    }
 }
 
 /// Answers the request.

@@ -222,6 +222,8 @@ label! {
         Malformed = "malformed",
         /// 403
         Peer = "peer-refused",
+        /// 503
+        Origin = "unknown-origin",
         /// 429
         Budget = "budget",
         /// 421

@@ -234,7 +234,7 @@ impl PeerLeg {
     pub(super) fn resolve(self, outcome: Outcome) {
         match outcome {
             // Where there is no recipient to name, whoever sent it keeps it.
-            Outcome::Refused(Reason::Full) if self.recipients.is_empty() => {
+            Outcome::Refused(_) if self.recipients.is_empty() => {
                 self.leg.resolve(Outcome::Failed);
             }
             Outcome::Refused(reason) => self.settle(&Verdict::Lost(reason)),
@@ -263,9 +263,9 @@ impl PeerLeg {
                 leg.resolve(Outcome::Relayed);
             }
             Verdict::Refused(problem) if recipients.is_empty() => leg.reject(problem.clone()),
-            Verdict::Lost(_) if recipients.is_empty() => {
-                let detail = "this server does not talk to that domain";
-                leg.reject(Problem::new(Title::FederationFailure, detail));
+            // Its author is told by `undelivered`, which is on disk.
+            Verdict::Lost(reason) if recipients.is_empty() => {
+                leg.resolve(Outcome::Refused(*reason));
             }
             Verdict::Refused(_) | Verdict::Lost(_) => {
                 let reason = match verdict {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use commucat_federation::batch::{Parcel, RawEvent, Settled};
-use commucat_federation::event::Lane;
+use commucat_federation::event::{Body, Lane};
 use commucat_routing::lane::{Delivery, Effect, Envelope, Page, Position};
 use commucat_routing::peer::{BATCH_BYTES, EVENTS_MAX, Next, PeerLane};
 use commucat_routing::ticket::Reason;
@@ -205,8 +205,8 @@ impl Worker<'_> {
                     self.peer.rest.begin(Instant::now());
                 }
             }
-            Err(PostError::Refused) => {
-                debug!(peer = %self.peer.domain.tag(), "events come back from a peer that is not talked to");
+            Err(PostError::Refused | PostError::RefusedThere) => {
+                debug!(peer = %self.peer.domain.tag(), "events come back: the two domains do not talk");
                 if !self.lose(events).await {
                     self.fail();
                 }
@@ -272,7 +272,7 @@ impl Worker<'_> {
         self.settle_by(events, verdict).await
     }
 
-    /// The peer is blocked: everything comes back.
+    /// One of the two does not talk to the other: everything comes back.
     async fn lose(&self, events: Vec<Option<Sent>>) -> bool {
         self.settle_by(events, |_| Some(Verdict::Lost(Reason::Blocked)))
             .await
@@ -317,7 +317,12 @@ impl Worker<'_> {
         let has_legs = effects
             .iter()
             .any(|effect| matches!(effect, Effect::Resolve(..)));
-        if !has_legs && !self.peers.came_back(&self.peer.domain, sent, verdict).await {
+        // Who waits is told by the legs, but for a message that no hub will ever take.
+        let is_lost = matches!(
+            (&sent.event.body, verdict),
+            (Body::Submit(_), Verdict::Lost(_))
+        );
+        if (!has_legs || is_lost) && !self.peers.came_back(&self.peer.domain, sent, verdict).await {
             return false;
         }
         let mut rest = Vec::new();

@@ -167,7 +167,7 @@ async fn origins(suite: &mut Suite, liar: &Peer, own: &Domain) -> Result<()> {
     for name in ["localhost:1", "nowhere.invalid"] {
         let body = liar.changed(own, |map| put(map, 1, Value::Text(name.into())))?;
         let case = format!("in the name of {name}");
-        refused(suite, &case, &body, (403, "peer-refused")).await?;
+        refused(suite, &case, &body, (503, "unknown-origin")).await?;
     }
     let blocked = super::liar(suite).await?;
     let domain = blocked.domain.as_str().to_owned();
@@ -219,7 +219,7 @@ async fn addresses(suite: &mut Suite, liar: &Peer) -> Result<()> {
         let body = liar.changed(&own, |map| put(map, 1, Value::Text(name.into_bytes())))?;
         let begun = Instant::now();
         let outcome = match peer::post(&server, &body).await {
-            Ok((403, _)) => Ok(()),
+            Ok((503, _)) => Ok(()),
             Ok((status, _)) => Err(format!("status {status}")),
             Err(error) => Err(format!("{error:#}")),
         };
