@@ -57,6 +57,7 @@ pub use self::external::Agreement;
 pub use self::intent::{Claimed, Intent};
 pub use self::message::{Opened, Received, Sealed};
 pub use self::package::{OwnPackage, Use};
+pub(crate) use self::profile::PAST_EPOCHS_MAX;
 pub use self::profile::Suite;
 pub use self::propose::{Proposal, Submission};
 use self::provider::Provider;

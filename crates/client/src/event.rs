@@ -34,8 +34,9 @@ pub enum Event {
     },
     /// The connection to the server changed.
     Connection(Connection),
-    /// Messages of a conversation are missing: a queue was full or entries expired. The client
-    /// has caught up with the group's log by itself.
+    /// Messages of a conversation are missing for good: their author says that they were settled and
+    /// they are not here, a queue was full, or entries expired. Never said of what only comes late. The
+    /// client has caught up with the group's log by itself.
     Gap {
         /// Which; `None`: it may concern any.
         conversation: Option<GroupId>,

@@ -326,6 +326,21 @@ impl Vault {
             .execute(params![table, name.scope])?)
     }
 
+    /// How many values `table` has under `scope`.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Sqlite`].
+    pub fn count_values(&self, table: &'static str, scope: &[u8]) -> Result<usize, VaultError> {
+        let name = self.inner.sealer.name(table, scope, &[]);
+        let db = self.inner.db.lock();
+        let mut statement = db
+            .connection
+            .prepare_cached("SELECT count(*) FROM item WHERE tab = ?1 AND scope = ?2")?;
+        let count: i64 = statement.query_row(params![table, name.scope], |row| row.get(0))?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
     /// Every `(id, value)` of `table` under `scope`, by ascending id.
     ///
     /// # Errors

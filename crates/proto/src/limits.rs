@@ -88,9 +88,10 @@ pub const QUEUE_WELCOME_RESERVE: u64 = 64;
 pub const RELAY_TTL_DEFAULT: Duration = Duration::from_secs(30 * 86_400);
 /// Epochs whose keys a client keeps (CCP-1 section 4).
 pub const EPOCHS_KEPT: usize = 3;
-/// How long a client waits at a gap before it says that something is missing, and before it
-/// FETCHes a missing position (CCP-1 sections 4 and 5.2).
+/// How long a client waits before it FETCHes a missing position (CCP-1 section 5.2).
 pub const GAP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client keeps a content back for one of the same author before it (CCP-1 section 5.5).
+pub const ORDER_PATIENCE: Duration = Duration::from_secs(300);
 
 /// `limits.group_handles`: entries of a group's fan-out list (CCP-1 section 5.0).
 pub const GROUP_HANDLES_DEFAULT: u32 = 256;

@@ -21,9 +21,12 @@ pub struct Content {
     pub sent: Timestamp,
     /// The message that this one answers.
     pub reply_to: Option<MessageId>,
-    /// Which message of this device in this group it is, from 1. A content that is sealed again
-    /// keeps its counter.
+    /// Which counted content of this device in this group it is, from 1; a content that is sealed
+    /// again keeps its counter. 0 is not counted: nobody misses it.
     pub counter: u64,
+    /// Every counter of this device up to this one was settled when this was sealed: the hub had the
+    /// content, or it was given up. Whoever has not got it by now never will.
+    pub settled: Option<u64>,
 }
 
 /// What a message is (key 0) with what it says (key 1).
@@ -129,12 +132,13 @@ impl Cbor for Content {
             map.put(2, &self.sent);
             map.put_some(3, self.reply_to.as_ref());
             map.put(4, &self.counter);
+            map.put_some(5, self.settled.as_ref());
         });
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, CborError> {
         let (mut kind, mut body, mut sent) = (None, None, None);
-        let (mut reply_to, mut counter) = (None, None);
+        let (mut reply_to, mut counter, mut settled) = (None, None, None);
         from.map(|key, from| {
             match key {
                 0 => kind = Some(from.uint()?),
@@ -142,6 +146,7 @@ impl Cbor for Content {
                 2 => sent = Some(Timestamp::read(from)?),
                 3 => reply_to = Some(MessageId::read(from)?),
                 4 => counter = Some(from.uint()?),
+                5 => settled = Some(from.uint()?),
                 _ => from.skip()?,
             }
             Ok(())
@@ -151,6 +156,7 @@ impl Cbor for Content {
             sent: required(sent, 2)?,
             reply_to,
             counter: required(counter, 4)?,
+            settled,
         })
     }
 }
@@ -276,6 +282,7 @@ mod tests {
             sent: Timestamp::from_millis(1_700_000_000_000),
             reply_to: Some(MessageId::new([7; 16])),
             counter: 3,
+            settled: Some(1),
         }
     }
 
@@ -323,6 +330,7 @@ mod tests {
             sent: Timestamp::from_millis(1000),
             reply_to: None,
             counter: 1,
+            settled: None,
         }
         .encode();
 

@@ -80,6 +80,7 @@ impl Chat {
             settled: 0,
             doubts: Doubts::default(),
             counter: 0,
+            oldest: 0,
             state: State::Member,
             join_seed: join_seed.map(Seed),
             intents: Vec::new(),

@@ -101,6 +101,7 @@ impl Chat {
             settled: 0,
             doubts: Doubts::default(),
             counter: old.map_or(0, |old| old.counter),
+            oldest: 0,
             state: State::Joining,
             join_seed: None,
             intents: Vec::new(),

@@ -12,7 +12,7 @@ use openmls::prelude::{
 };
 
 use super::content::{Body, Content};
-use super::profile::{Context, PAST_EPOCHS};
+use super::profile::{Context, PAST_EPOCHS_MAX};
 use super::roles::{Role, Standing};
 use super::{Chat, ChatError, device, keys};
 
@@ -88,7 +88,14 @@ impl Chat {
             sent,
             reply_to,
             counter: record.counter,
+            settled: None,
         })
+    }
+
+    /// The counter of the last own content; 0 where there is none.
+    #[must_use]
+    pub fn counter(&self, group: &GroupId) -> u64 {
+        self.record(group).map_or(0, |record| record.counter)
     }
 
     /// Encrypts a content for the group as it is now.
@@ -139,12 +146,31 @@ impl Chat {
             Err(ChatError::NotMember) => return Ok(Received::Later),
             Err(error) => return Err(error),
         };
-        let received = self.open_with(&mut mls, msg, message);
+        let epoch = message.epoch().as_u64();
+        let received = self.open_with(&mut mls, msg, message)?;
         self.put_back(*group, mls);
-        received
+        // MLS does not tell a deleted epoch from a key that was used.
+        if received == Received::Spent && epoch < self.record(group)?.oldest {
+            return Ok(Received::TooOld);
+        }
+        Ok(received)
     }
 
-    /// Deletes the keys of past epochs that ended before `before`; at most 3 are kept anyway. Call it
+    /// Deletes the keys of past epochs but the last `count`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotMember`].
+    pub fn keep_epochs(&mut self, group: &GroupId, count: usize) -> Result<(), ChatError> {
+        let last = PastEpochDeletion::before_timestamp(UNIX_EPOCH).max_past_epochs(count);
+        let epoch = self.delete_epochs(group, last)?;
+        let mut record = self.record(group)?;
+        let kept = u64::try_from(count).unwrap_or(u64::MAX);
+        record.oldest = epoch.saturating_sub(kept).max(record.oldest);
+        Ok(record.save(self.provider.store())?)
+    }
+
+    /// Deletes the keys of past epochs that ended before `before`, however few there are. Call it
     /// once a day for each group, with the current time less `limits.relay_ttl`: no frame that old
     /// is on its way any more.
     ///
@@ -153,15 +179,23 @@ impl Chat {
     /// [`ChatError::NotMember`].
     pub fn forget_epochs(&mut self, group: &GroupId, before: Timestamp) -> Result<(), ChatError> {
         let cutoff = UNIX_EPOCH + Duration::from_millis(before.as_millis());
+        self.delete_epochs(group, PastEpochDeletion::before_timestamp(cutoff))
+            .map(drop)
+    }
+
+    /// Deletes keys of past epochs; returns the current one.
+    fn delete_epochs(
+        &mut self,
+        group: &GroupId,
+        which: PastEpochDeletion,
+    ) -> Result<u64, ChatError> {
         self.attempt(group, |chat| {
             let mut mls = chat.take(group)?;
-            mls.delete_past_epoch_secrets(
-                &chat.provider,
-                PastEpochDeletion::before_timestamp(cutoff),
-            )
-            .map_err(ChatError::mls("forget past epochs"))?;
+            mls.delete_past_epoch_secrets(&chat.provider, which)
+                .map_err(ChatError::mls("forget past epochs"))?;
+            let epoch = mls.epoch().as_u64();
             chat.put_back(*group, mls);
-            Ok(())
+            Ok(epoch)
         })
     }
 
@@ -179,7 +213,7 @@ impl Chat {
         if epoch > current {
             return Ok(Received::Later);
         }
-        if current - epoch > PAST_EPOCHS as u64 {
+        if current - epoch > PAST_EPOCHS_MAX as u64 {
             return Ok(Received::TooOld);
         }
         let processed = match mls.process_message(&self.provider, message) {

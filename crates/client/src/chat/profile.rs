@@ -21,8 +21,9 @@ const JOIN_KEY: u16 = 0xf0c3;
 /// Context extension: the roles.
 const ROLES: u16 = 0xf0c4;
 
-/// Past epochs whose messages still open. Older frames are counted, not shown (CCP-1 section 4).
-pub(super) const PAST_EPOCHS: usize = 3;
+/// Past epochs whose keys are there at most, for a device that is far ahead of its queue; how many
+/// are needed is said by [`super::Chat::keep_epochs`].
+pub(crate) const PAST_EPOCHS_MAX: usize = 64;
 
 /// How many messages of one author may overtake another one.
 const OUT_OF_ORDER: u32 = 256;
@@ -101,7 +102,7 @@ fn required() -> Extension {
 pub(super) fn join_config() -> MlsGroupJoinConfig {
     MlsGroupJoinConfig::builder()
         .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
-        .max_past_epochs(PAST_EPOCHS)
+        .max_past_epochs(PAST_EPOCHS_MAX)
         .number_of_resumption_psks(0)
         .sender_ratchet_configuration(ratchets())
         .use_ratchet_tree_extension(true)
@@ -120,7 +121,7 @@ pub(super) fn create_config(
     let builder = MlsGroupCreateConfig::builder()
         .ciphersuite(suite.ciphersuite())
         .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
-        .max_past_epochs(PAST_EPOCHS)
+        .max_past_epochs(PAST_EPOCHS_MAX)
         .number_of_resumption_psks(0)
         .sender_ratchet_configuration(ratchets())
         .use_ratchet_tree_extension(true)

@@ -31,6 +31,9 @@ pub(super) struct Record {
     pub(super) doubts: Doubts,
     /// The counter of the last own content.
     pub(super) counter: u64,
+    /// The oldest epoch whose keys were kept when keys were deleted last.
+    #[serde(default)]
+    pub(super) oldest: u64,
     pub(super) state: State,
     /// The join key's private half, if this device made it.
     pub(super) join_seed: Option<Seed>,

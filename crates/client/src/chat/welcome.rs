@@ -126,6 +126,7 @@ impl Chat {
             settled: invite.position,
             doubts: Doubts::default(),
             counter: old.map_or(0, |old| old.counter),
+            oldest: 0,
             state: State::Member,
             join_seed: None,
             intents: Vec::new(),

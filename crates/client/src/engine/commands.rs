@@ -260,6 +260,7 @@ impl Core {
             sent: self.now,
             reply_to: None,
             counter: 0,
+            settled: None,
         };
         self.post_content(&group, message, &content)?;
         Ok(Sent {

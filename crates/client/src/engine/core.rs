@@ -57,8 +57,12 @@ pub(crate) struct Core {
     pub(super) retry: BTreeMap<GroupId, Timestamp>,
     /// Receipts that are collected for a moment.
     pub(super) receipts: super::receipts::Collected,
-    /// Since when the next message of an author is missing.
+    /// Since when contents of an author wait for one before them.
     pub(super) waiting: BTreeMap<(GroupId, Vec<u8>), Timestamp>,
+    /// Counters of own contents that the hub may not have yet.
+    pub(super) unsettled: BTreeMap<GroupId, BTreeSet<u64>>,
+    /// An own content that the hub of another domain has, by its number in the outbox, and since when.
+    pub(super) passed: BTreeMap<GroupId, (u64, Timestamp)>,
     pub(super) key_packages: Option<u64>,
     /// When old keys were deleted last, in this run.
     pub(super) tidied: Timestamp,
@@ -113,6 +117,8 @@ impl Core {
             retry: BTreeMap::new(),
             receipts: super::receipts::Collected::default(),
             waiting: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            passed: BTreeMap::new(),
             key_packages: None,
             tidied: Timestamp::ZERO,
             replies: super::replies::Replies::default(),
@@ -121,6 +127,7 @@ impl Core {
             failures: HashMap::new(),
         };
         core.restore_waiting()?;
+        core.restore_unsettled()?;
         Ok(core)
     }
 
@@ -188,11 +195,9 @@ impl Core {
 
     /// When the engine wants to be called without any other input.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
-        let patience = commucat_proto::limits::GAP_PATIENCE;
-        let mut times: Vec<Timestamp> = self
-            .waiting
-            .values()
-            .map(|since| since.saturating_add(patience))
+        let waiting = self.waiting.values();
+        let mut times: Vec<Timestamp> = waiting
+            .filter_map(|since| self.waits_until(*since))
             .collect();
         if let Some(online) = &self.online {
             times.extend(self.retry.values());

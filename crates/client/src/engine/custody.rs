@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use commucat_proto::encoder;
 use commucat_proto::error::Title;
-use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, ForkTag};
+use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, CustodyStatus, ForkTag};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::{FrameType, Header};
 use commucat_proto::id::GroupId;
@@ -12,8 +12,9 @@ use super::core::{Core, Effect};
 use super::model::Outgoing;
 use super::online::{Binding, Unanswered};
 use super::tables;
+use crate::chat::Content;
 use crate::error::ClientError;
-use crate::event::Tick;
+use crate::event::{Event, Tick, UndeliveredReason};
 use crate::record;
 
 impl Core {
@@ -67,8 +68,10 @@ impl Core {
         }
         if ack.queue_empty {
             if let Some(online) = &mut self.online {
-                online.queue_empty = true;
+                online.caught_up = Some(self.now);
             }
+            // What had to wait for this.
+            self.awake.extend(self.conversations.keys().copied());
             self.flush_receipts(super::receipts::When::Now)?;
         }
         if self
@@ -96,7 +99,7 @@ impl Core {
             };
             self.room_made();
             self.failures.remove(&group);
-            self.settled(&group, number)?;
+            self.settled(&group, number, run.status)?;
             // Custody of an older message may be told after a newer one has failed.
             self.mend(&group);
         }
@@ -112,17 +115,16 @@ impl Core {
     }
 
     /// The server has custody of an outbox entry, or it is of no use any more.
-    fn settled(&mut self, group: &GroupId, number: u64) -> Result<(), ClientError> {
-        let after = number.saturating_sub(1);
-        let page = self
-            .vault
-            .entries(tables::OUTBOX, group.as_bytes(), after, 1)?;
-        if let Some((found, bytes)) = page.first()
-            && *found == number
-        {
-            let outgoing: Outgoing = record::decode(tables::OUTBOX, bytes)?;
+    fn settled(
+        &mut self,
+        group: &GroupId,
+        number: u64,
+        status: CustodyStatus,
+    ) -> Result<(), ClientError> {
+        if let Some(outgoing) = self.outgoing(group, number)? {
             self.vault
                 .remove(tables::OUTBOX, group.as_bytes(), number)?;
+            self.has_custody(group, number, (&outgoing, status))?;
             self.reached(&outgoing.message, Tick::Stored)?;
         }
         Ok(())
@@ -151,13 +153,47 @@ impl Core {
         } else if title == Title::PayloadTooLarge || title == Title::InvalidControlPayload {
             // It can never be sent; what is behind it must not wait for ever.
             tracing::warn!(code = title.as_str(), "a message is refused for good");
-            self.vault
-                .remove(tables::OUTBOX, group.as_bytes(), number)?;
+            self.give_up(&group, number)?;
         } else if title != Title::NotJoined {
             self.later(&group, problem);
         }
         self.mend(&group);
         Ok(())
+    }
+
+    fn give_up(&mut self, group: &GroupId, number: u64) -> Result<(), ClientError> {
+        let Some(outgoing) = self.outgoing(group, number)? else {
+            return Ok(());
+        };
+        self.vault
+            .remove(tables::OUTBOX, group.as_bytes(), number)?;
+        if let Ok(content) = Content::decode(&outgoing.content) {
+            self.is_settled(group, content.counter);
+        }
+        if self
+            .vault
+            .contains(tables::SENT, b"", outgoing.message.as_bytes())?
+        {
+            self.tell(Event::Undelivered {
+                conversation: *group,
+                message: outgoing.message,
+                reason: UndeliveredReason::Forbidden,
+            });
+        }
+        Ok(())
+    }
+
+    fn outgoing(&self, group: &GroupId, number: u64) -> Result<Option<Outgoing>, ClientError> {
+        let after = number.saturating_sub(1);
+        let page = self
+            .vault
+            .entries(tables::OUTBOX, group.as_bytes(), after, 1)?;
+        match page.first() {
+            Some((found, bytes)) if *found == number => {
+                Ok(Some(record::decode(tables::OUTBOX, bytes)?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Binds a broken channel again once all frames behind the error have been answered.

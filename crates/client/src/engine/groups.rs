@@ -36,12 +36,19 @@ impl Core {
                 Ok(())
             };
         }
+        // What is known of the log must not get far ahead of the queue: the keys for what is still in
+        // there would be gone.
+        let is_caught_up = online.caught_up.is_some();
         match one.stage {
             Stage::Left => Ok(()),
             Stage::Planned => self.ask_reference(group),
             Stage::Creating => self.send_create(group),
             Stage::Active => {
-                if !self.repair(group)? && !self.commit_next(group)? && !self.add_next(group)? {
+                if is_caught_up
+                    && !self.repair(group)?
+                    && !self.commit_next(group)?
+                    && !self.add_next(group)?
+                {
                     self.check_ready(group)?;
                 }
                 if self.may_send(group) {

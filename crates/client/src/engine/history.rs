@@ -1,152 +1,20 @@
-//! What opened, in the order that its author gave it, each content once (CCP-1 section 4).
+//! What contents say, and the history of messages that they make (CCP-1 section 5.5).
 
-use commucat_proto::id::{AccountId, DeviceId, GroupId, MessageId};
-use commucat_proto::limits::GAP_PATIENCE;
+use commucat_proto::id::{GroupId, MessageId};
 use commucat_proto::time::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::core::Core;
 use super::model::Stored;
+use super::order::Arrival;
 use super::tables;
 use crate::chat::{Body, Content, Stage};
 use crate::error::ClientError;
 use crate::event::{Event, Message, Tick};
 use crate::record;
 
-/// A content with its author.
-#[derive(Clone, Deserialize, Serialize)]
-pub(super) struct Arrival {
-    #[serde(with = "record::raw")]
-    pub(super) author: AccountId,
-    #[serde(with = "record::raw")]
-    pub(super) device: DeviceId,
-    #[serde(with = "record::raw")]
-    pub(super) message: MessageId,
-    /// The author may change settings.
-    pub(super) admin: bool,
-    #[serde(with = "record::raw")]
-    pub(super) content: Vec<u8>,
-}
-
 impl Core {
-    /// Takes a content in, now or when those before it are there.
-    pub(super) fn arrive(
-        &mut self,
-        group: &GroupId,
-        arrival: &Arrival,
-        content: Content,
-    ) -> Result<(), ClientError> {
-        let device = arrival.device.as_str().as_bytes().to_vec();
-        let last = self.counter_of(group, &device)?;
-        let counter = content.counter;
-        if last.is_some_and(|last| counter > last.saturating_add(1)) {
-            let bytes = record::encode(tables::EARLY, arrival)?;
-            self.vault.put(
-                tables::EARLY,
-                group.as_bytes(),
-                &early_id(&device, counter),
-                &bytes,
-            )?;
-            self.waiting.entry((*group, device)).or_insert(self.now);
-            return Ok(());
-        }
-        self.deliver(group, arrival, content)?;
-        let reached = last.unwrap_or(0).max(counter);
-        self.set_counter(group, &device, reached)?;
-        self.deliver_next(group, &device, reached)
-    }
-
-    fn counter_of(&self, group: &GroupId, device: &[u8]) -> Result<Option<u64>, ClientError> {
-        let bytes = self.vault.get(tables::COUNTER, group.as_bytes(), device)?;
-        Ok(bytes
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_be_bytes))
-    }
-
-    fn set_counter(&self, group: &GroupId, device: &[u8], at: u64) -> Result<(), ClientError> {
-        Ok(self
-            .vault
-            .put(tables::COUNTER, group.as_bytes(), device, &at.to_be_bytes())?)
-    }
-
-    /// Delivers what waited for `reached`.
-    fn deliver_next(
-        &mut self,
-        group: &GroupId,
-        device: &[u8],
-        mut reached: u64,
-    ) -> Result<(), ClientError> {
-        if !self.waiting.contains_key(&(*group, device.to_vec())) {
-            return Ok(());
-        }
-        loop {
-            let id = early_id(device, reached.saturating_add(1));
-            let Some(bytes) = self.vault.get(tables::EARLY, group.as_bytes(), &id)? else {
-                break;
-            };
-            self.vault.delete(tables::EARLY, group.as_bytes(), &id)?;
-            reached = reached.saturating_add(1);
-            self.deliver_stored(group, &bytes)?;
-        }
-        self.set_counter(group, device, reached)?;
-        let rest = self.vault.list(tables::EARLY, group.as_bytes())?;
-        if !rest.iter().any(|(id, _)| early_of(id, device).is_some()) {
-            self.waiting.remove(&(*group, device.to_vec()));
-        }
-        Ok(())
-    }
-
-    fn deliver_stored(&mut self, group: &GroupId, bytes: &[u8]) -> Result<(), ClientError> {
-        let arrival: Arrival = record::decode(tables::EARLY, bytes)?;
-        match Content::decode(&arrival.content) {
-            Ok(content) => self.deliver(group, &arrival, content),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Gives up waiting where the patience is over: something is missing.
-    pub(super) fn end_waiting(&mut self) -> Result<(), ClientError> {
-        let now = self.now;
-        let over: Vec<_> = self
-            .waiting
-            .iter()
-            .filter(|(_, since)| since.saturating_add(GAP_PATIENCE) <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for (group, device) in over {
-            self.waiting.remove(&(group, device.clone()));
-            let mut reached = self.counter_of(&group, &device)?.unwrap_or(0);
-            for (id, bytes) in self.vault.list(tables::EARLY, group.as_bytes())? {
-                if let Some(counter) = early_of(&id, &device) {
-                    self.vault.delete(tables::EARLY, group.as_bytes(), &id)?;
-                    self.deliver_stored(&group, &bytes)?;
-                    reached = reached.max(counter);
-                }
-            }
-            self.set_counter(&group, &device, reached)?;
-            self.tell(Event::Gap {
-                conversation: Some(group),
-            });
-        }
-        Ok(())
-    }
-
-    /// After a restart: what waited before waits again.
-    pub(super) fn restore_waiting(&mut self) -> Result<(), ClientError> {
-        let groups: Vec<_> = self.conversations.keys().copied().collect();
-        for group in groups {
-            for (id, _) in self.vault.list(tables::EARLY, group.as_bytes())? {
-                if let Some((device, _)) = id.split_last_chunk::<8>() {
-                    let device = device.strip_suffix(&[0]).unwrap_or(device).to_vec();
-                    self.waiting.insert((group, device), self.now);
-                }
-            }
-            self.restore_receipts(&group)?;
-        }
-        Ok(())
-    }
-
-    fn deliver(
+    /// Does what a content says, once.
+    pub(super) fn deliver(
         &mut self,
         group: &GroupId,
         arrival: &Arrival,
@@ -251,6 +119,10 @@ impl Core {
         let bytes = record::encode(tables::HISTORY, &stored)?;
         self.vault
             .replace(tables::HISTORY, group.as_bytes(), number, &bytes)?;
+        if tick >= Tick::Delivered {
+            // Whoever has it has it from the hub.
+            self.settle_given(&group, message)?;
+        }
         self.tell(Event::Tick {
             conversation: group,
             message: *message,
@@ -348,16 +220,6 @@ impl Core {
         }
         Ok(out)
     }
-}
-
-fn early_id(device: &[u8], counter: u64) -> Vec<u8> {
-    [device, &[0], &counter.to_be_bytes()].concat()
-}
-
-/// The counter in an id of [`early_id`], if it is of `device`.
-fn early_of(id: &[u8], device: &[u8]) -> Option<u64> {
-    let counter = id.strip_prefix(device)?.strip_prefix(&[0])?;
-    counter.try_into().ok().map(u64::from_be_bytes)
 }
 
 pub(super) const fn tick_of(number: u8) -> Tick {

@@ -11,13 +11,14 @@ use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::FromServer;
 use commucat_proto::frame::{Frame, FrameType};
 use commucat_proto::id::{AccountId, DedupeKey, GroupId};
+use commucat_proto::limits::EPOCHS_KEPT;
 
 use super::core::{Core, Effect, chat_error};
-use super::history::Arrival;
 use super::model::Stage;
 use super::online::{Purpose, Unanswered};
+use super::order::Arrival;
 use super::tables;
-use crate::chat::{Applied, Content, Intent, Invalid, Opened, Received, Role};
+use crate::chat::{Applied, ChatError, Intent, Invalid, Opened, PAST_EPOCHS_MAX, Received, Role};
 use crate::error::ClientError;
 use crate::event::{Change, Connection, Event, UndeliveredReason};
 
@@ -58,7 +59,10 @@ impl Core {
         match decoded {
             FromServer::Msg(down) => self.on_msg(frame.header.channel, &down),
             FromServer::Ack(ack) => self.on_ack(ack),
-            FromServer::KeyUpdate(entry) => self.on_entry(&entry),
+            FromServer::KeyUpdate(entry) => {
+                self.saw(&entry.group, entry.position)?;
+                self.on_entry(&entry)
+            }
             FromServer::GroupInvite(invite) => self.on_invite(&invite, &frame.payload),
             FromServer::GroupEvent(event) => self.on_event(event),
             FromServer::Error(problem) => self.on_problem(&problem),
@@ -82,6 +86,7 @@ impl Core {
             return Ok(());
         }
         let msg = &down.msg;
+        self.saw(&group, msg.position())?;
         let key = DedupeKey::of(&group, &msg.message(), &msg.ciphertext());
         if self
             .vault
@@ -123,6 +128,8 @@ impl Core {
             }
             Received::Later => Ok(Kept::Later),
             Received::Spent | Received::Own => Ok(Kept::Done),
+            // Said before this device was in the group.
+            Received::TooOld if self.is_before_joining(group, msg.position()) => Ok(Kept::Done),
             Received::TooOld => {
                 tracing::warn!("a message is too old to be opened");
                 self.tell(Event::Gap {
@@ -135,6 +142,12 @@ impl Core {
                 Ok(Kept::Done)
             }
         }
+    }
+
+    fn is_before_joining(&self, group: &GroupId, position: u64) -> bool {
+        self.conversations
+            .get(group)
+            .is_some_and(|one| position < one.joined)
     }
 
     fn opened(&mut self, group: &GroupId, opened: Opened) -> Result<(), ClientError> {
@@ -156,6 +169,7 @@ impl Core {
             message: opened.message_id,
             admin: opened.role >= Role::Admin,
             content: opened.content.encode(),
+            came: self.now.as_millis(),
         };
         self.arrive(group, &arrival, opened.content)
     }
@@ -212,6 +226,7 @@ impl Core {
             }
             Applied::Advanced(advance) => {
                 self.moved(group, position, advance.tag);
+                self.keep_epochs(group)?;
                 self.prune(group, position)?;
                 self.release(group)?;
                 if advance.closed {
@@ -220,6 +235,39 @@ impl Core {
                 self.members_changed(group, &advance)
             }
             Applied::Removed(_) => self.end(group, Change::Left),
+        }
+    }
+
+    /// The queue is so far: what was said before this position has come.
+    fn saw(&mut self, group: &GroupId, position: u64) -> Result<(), ClientError> {
+        let Some(one) = self.conversations.get(group) else {
+            return Ok(());
+        };
+        if position <= one.seen {
+            return Ok(());
+        }
+        let was_ahead = one.position > one.seen;
+        self.change(group, |one| one.seen = position);
+        if was_ahead {
+            self.keep_epochs(group)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Keeps the keys for what may still come: the hub takes messages of the last epochs, and what
+    /// this device knows of the log from elsewhere may be ahead of its queue.
+    fn keep_epochs(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let Some(one) = self.conversations.get(group) else {
+            return Ok(());
+        };
+        let ahead = usize::try_from(one.position.saturating_sub(one.seen)).unwrap_or(usize::MAX);
+        match self
+            .chat
+            .keep_epochs(group, EPOCHS_KEPT.saturating_add(ahead))
+        {
+            Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -238,6 +286,11 @@ impl Core {
         if !position.is_multiple_of(KEPT) {
             return Ok(());
         }
+        let seen = self
+            .conversations
+            .get(group)
+            .map_or(position, |one| one.seen);
+        let position = position.min(seen.max(position.saturating_sub(PAST_EPOCHS_MAX as u64)));
         for table in [tables::KEYS, tables::OPENED] {
             for (id, at) in self.vault.list(table, group.as_bytes())? {
                 let at = at.try_into().map_or(0, u64::from_be_bytes);
@@ -262,6 +315,7 @@ impl Core {
             self.vault
                 .remove(tables::OUTBOX, group.as_bytes(), number)?;
         }
+        self.forget_given(group)?;
         self.forget_conversation(group)?;
         self.tell(Event::Conversation {
             conversation: *group,
@@ -319,6 +373,10 @@ impl Core {
         message: commucat_proto::id::MessageId,
         reason: Reason,
     ) -> Result<(), ClientError> {
+        if reason != Reason::Epoch {
+            // The hub has it and tells who has not; or nobody ever will.
+            self.settle_given(group, &message)?;
+        }
         let reason = match reason {
             Reason::Epoch => {
                 self.seal_again(group, &message)?;
@@ -340,30 +398,6 @@ impl Core {
             });
         }
         Ok(())
-    }
-
-    /// Puts a returned text into the outbox again, with the same id.
-    fn seal_again(
-        &mut self,
-        group: &GroupId,
-        message: &commucat_proto::id::MessageId,
-    ) -> Result<(), ClientError> {
-        let Some(place) = self.vault.get(tables::SENT, b"", message.as_bytes())? else {
-            return Ok(());
-        };
-        let Some((number, _)) = place.split_first_chunk::<8>() else {
-            return Ok(());
-        };
-        let Some(stored) = self.stored(group, u64::from_be_bytes(*number))? else {
-            return Ok(());
-        };
-        let content = Content {
-            body: crate::chat::Body::Text(stored.text),
-            sent: commucat_proto::time::Timestamp::from_millis(stored.sent),
-            reply_to: None,
-            counter: stored.counter,
-        };
-        self.post_content(group, *message, &content).map(drop)
     }
 
     fn on_problem(&mut self, problem: &Problem) -> Result<(), ClientError> {

@@ -85,11 +85,14 @@ impl Core {
             stage: Stage::Active,
             ready: true,
             position: invite.position,
+            seen: invite.position,
+            joined: invite.position,
             update_due: self.now.as_millis().saturating_add(UPDATE_AFTER_MS),
             name: earlier.and_then(|one| one.name),
             ..Conversation::new(group, invite.hub.clone(), company.kind.clone())
         };
         self.conversations.insert(group, one);
+        self.forget_order(&group)?;
         self.dirty.insert(group);
         self.intents.insert(group);
         self.awake.insert(group);

@@ -149,6 +149,12 @@ pub(crate) struct Conversation {
     pub(crate) update_due: u64,
     /// The highest log position handled; the chats hold the truth.
     pub(crate) position: u64,
+    /// The highest log position that the queue has shown: what was said before it has come.
+    #[serde(default)]
+    pub(crate) seen: u64,
+    /// The log position at which this device was added.
+    #[serde(default)]
+    pub(crate) joined: u64,
 }
 
 impl Conversation {
@@ -171,6 +177,8 @@ impl Conversation {
             leaving: false,
             update_due: 0,
             position: 0,
+            seen: 0,
+            joined: 0,
         }
     }
 }

@@ -99,8 +99,8 @@ pub(crate) struct Online {
     pub(crate) busy: BTreeSet<GroupId>,
     /// Fork tags for the next ACK.
     pub(crate) tags: Vec<(GroupId, u64, Option<[u8; 16]>)>,
-    /// The server has sent everything that waited.
-    pub(crate) queue_empty: bool,
+    /// Since when the server has sent everything that waited.
+    pub(crate) caught_up: Option<Timestamp>,
     /// Contacts whose list was asked for on this connection.
     pub(crate) asked: BTreeSet<AccountId>,
 }
@@ -121,7 +121,7 @@ impl Online {
             blocked: BTreeSet::new(),
             busy: BTreeSet::new(),
             tags: Vec::new(),
-            queue_empty: false,
+            caught_up: None,
             asked: BTreeSet::new(),
         }
     }
@@ -164,7 +164,7 @@ impl Online {
     /// Whether everything that a fresh connection needs has been answered.
     pub(crate) fn is_settled(&self) -> bool {
         let first = [Purpose::Count, Purpose::Publish, Purpose::Capability];
-        self.queue_empty && !first.iter().any(|purpose| self.is_pending(purpose))
+        self.caught_up.is_some() && !first.iter().any(|purpose| self.is_pending(purpose))
     }
 
     /// Whether a MSG of `group` is unanswered.

@@ -34,6 +34,7 @@ impl Core {
             sent: self.now,
             reply_to: None,
             counter: 0,
+            settled: None,
         };
         self.post_content(group, message, &content)
     }
@@ -47,7 +48,8 @@ impl Core {
     ) -> Result<u64, ClientError> {
         let outgoing = Outgoing {
             message,
-            composed: content.counter > 0,
+            // A receipt is not counted: nobody needs to wait for one, or to know of one that is lost.
+            composed: content.counter > 0 || matches!(content.body, Body::Receipt { .. }),
             content: content.encode(),
             sealed: None,
             position: 0,
@@ -167,9 +169,12 @@ impl Core {
             content = self
                 .chat
                 .compose(group, content.body, content.sent, content.reply_to)?;
-            outgoing.content = content.encode();
             outgoing.composed = true;
+            let unsettled = self.unsettled.entry(*group).or_default();
+            unsettled.insert(content.counter);
         }
+        content.settled = Some(self.settled_before(group, content.counter));
+        outgoing.content = content.encode();
         let sealed = self.chat.seal(group, &outgoing.message, &content)?;
         outgoing.position = sealed.msg.position();
         outgoing.sealed = Some(sealed.msg.payload().to_vec());

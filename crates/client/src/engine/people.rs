@@ -9,9 +9,9 @@ use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor as _;
 
 use super::core::{Core, chat_error};
-use super::history::Arrival;
 use super::model::{Contact, Kind, Stage};
 use super::online::Purpose;
+use super::order::Arrival;
 use crate::account::verify_list;
 use crate::chat::{Advance, Intent, safety_number};
 use crate::client::SafetyNumber;

@@ -26,6 +26,10 @@ pub(crate) const HELD: &str = "held";
 pub(crate) const COUNTER: &str = "counter";
 /// By group: contents that overtook another one, by author device and counter.
 pub(crate) const EARLY: &str = "early";
+/// By group: counters of each author device that others were shown before, and that may still come.
+pub(crate) const PASSED: &str = "passed";
+/// By group: own contents on their way to the hub of another domain, by message id.
+pub(crate) const GIVEN: &str = "given";
 /// Invitations that wait for a GroupInfo, by group.
 pub(crate) const INVITED: &str = "invited";
 /// By group: messages that a receipt is owed for, by message id.

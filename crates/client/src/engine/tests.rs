@@ -1,5 +1,6 @@
 //! The engine against a server in memory: no network, no time but the test's.
 
+mod order;
 mod world;
 
 use commucat_proto::error::Title;
@@ -7,7 +8,7 @@ use commucat_proto::error::Title;
 use self::world::World;
 use crate::chat::Content;
 use crate::client::{Command, Decision};
-use crate::event::{Event, Tick};
+use crate::event::Tick;
 
 /// Alice and Bob, who know each other.
 fn two() -> World {
@@ -290,32 +291,6 @@ fn a_group_has_a_name_members_and_messages() {
 }
 
 #[test]
-fn a_gap_in_an_authors_counter_is_waited_for_and_then_told() {
-    let mut world = two();
-    world.talk("alice", "bob");
-
-    world.drop_next_message("alice");
-    world.send("alice", "bob", "lost on the way");
-    world.send("alice", "bob", "after it");
-    world.settle();
-    let at_once = world.texts("bob");
-    world.pass(3_000);
-    world.settle();
-
-    assert_eq!(at_once, ["first"]);
-    assert_eq!(world.texts("bob"), ["first", "after it"]);
-    let gap = |event: &Event| {
-        matches!(
-            event,
-            Event::Gap {
-                conversation: Some(_)
-            }
-        )
-    };
-    assert!(world.events("bob").iter().any(gap));
-}
-
-#[test]
 fn a_blocked_stranger_is_not_heard_again() {
     let mut world = two();
     world.send("alice", "bob", "buy this");
@@ -501,6 +476,7 @@ fn a_content_survives_its_encoding() {
         sent: commucat_proto::time::Timestamp::from_millis(1),
         reply_to: None,
         counter: 0,
+        settled: None,
     };
 
     assert_eq!(Content::decode(&content.encode()).unwrap(), content);

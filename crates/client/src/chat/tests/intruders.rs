@@ -111,6 +111,7 @@ fn record(group: GroupId, handle: Secret<32>) -> Record {
         settled: 0,
         doubts: Doubts::default(),
         counter: 0,
+        oldest: 0,
         state: State::Joining,
         join_seed: None,
         intents: Vec::new(),

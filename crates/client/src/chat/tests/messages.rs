@@ -63,7 +63,7 @@ fn counters_rise_by_one_and_stay_when_sealed_again() {
 }
 
 #[test]
-fn messages_of_three_past_epochs_open_and_older_ones_do_not() {
+fn messages_of_the_past_epochs_that_are_kept_open_and_older_ones_do_not() {
     let mut world = World::new(Suite::Classical, 3);
     let group = world.group;
     let mut sealed = Vec::new();
@@ -73,6 +73,7 @@ fn messages_of_three_past_epochs_open_and_older_ones_do_not() {
     }
 
     let device = &mut world.devices[1];
+    device.chat.keep_epochs(&group, 3).unwrap();
     let received: Vec<_> = sealed
         .iter()
         .map(|sealed| device.reads(&group, sealed).is_some())

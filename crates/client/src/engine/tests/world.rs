@@ -41,6 +41,10 @@ struct Device {
     core: Core,
     vault: Vault,
     connected: bool,
+    /// It was told that its queue is empty.
+    caught_up: bool,
+    /// Nothing of its queue gets to it.
+    holds_queue: bool,
     decoder: Decoder,
     /// What waits or is not acknowledged: type and payload.
     queue: VecDeque<(FrameType, Bytes)>,
@@ -54,6 +58,10 @@ struct Device {
     events: Vec<Event>,
     /// MSG payloads of this connection.
     messages: Vec<Bytes>,
+    /// The last of them that was taken, with its group.
+    last: Option<(GroupId, Bytes)>,
+    /// How many commits it has sent.
+    commits: usize,
     lose_answers: bool,
     ignore_acks: bool,
     refuse: Option<Title>,
@@ -138,6 +146,8 @@ impl World {
             core,
             vault,
             connected: false,
+            caught_up: false,
+            holds_queue: false,
             decoder: Decoder::tunnel(Direction::Up),
             queue: VecDeque::new(),
             sent: 0,
@@ -148,6 +158,8 @@ impl World {
             last_resort: None,
             events: Vec::new(),
             messages: Vec::new(),
+            last: None,
+            commits: 0,
             lose_answers: false,
             ignore_acks: false,
             refuse: None,
@@ -161,7 +173,7 @@ impl World {
 
     pub(super) fn connect(&mut self, name: &str) {
         let device = self.devices.get_mut(name).unwrap();
-        device.connected = true;
+        (device.connected, device.caught_up) = (true, false);
         device.decoder = Decoder::tunnel(Direction::Up);
         (device.sent, device.sequence, device.acknowledged) = (0, 0, 0);
         device.channels.clear();
@@ -271,8 +283,19 @@ impl World {
     /// Sends a device what waits for it.
     fn deliver(&mut self, name: &str) -> bool {
         let device = self.devices.get_mut(name).unwrap();
-        if !device.connected || device.sent >= device.queue.len() {
+        if !device.connected || device.holds_queue {
             return false;
+        }
+        if device.sent >= device.queue.len() {
+            if std::mem::replace(&mut device.caught_up, true) {
+                return false;
+            }
+            let ack = AckDown {
+                queue_empty: true,
+                ..AckDown::default()
+            };
+            self.tell(name, &ack);
+            return true;
         }
         let mut frames = Vec::new();
         for (kind, payload) in device.queue.iter().skip(device.sent) {
@@ -289,9 +312,12 @@ impl World {
     }
 
     fn answer(&mut self, name: &str, ack: &AckDown) {
-        if self.devices[name].lose_answers {
-            return;
+        if !self.devices[name].lose_answers {
+            self.tell(name, ack);
         }
+    }
+
+    fn tell(&mut self, name: &str, ack: &AckDown) {
         let header = Header::bare(FrameType::Ack);
         let frame = Frame {
             header,
@@ -321,6 +347,7 @@ impl World {
             FromClient::Msg(msg) => self.message(name, (channel, sequence), &msg),
             FromClient::Ack(ack) => self.acknowledge(name, ack.through.unwrap_or(0)),
             FromClient::KeyUpdate(update) => {
+                self.devices.get_mut(name).unwrap().commits += 1;
                 if let Some(held) = &mut self.held {
                     held.push_back((name.to_owned(), sequence, update.bundle));
                 } else {
@@ -401,6 +428,7 @@ impl World {
             self.fan_out(&group, Some(name), FrameType::Msg, &payload);
         }
         let device = self.devices.get_mut(name).unwrap();
+        device.last = Some((group, msg.payload().clone()));
         if std::mem::take(&mut device.holds_custody) {
             device.untold = Some(sequence);
             return;

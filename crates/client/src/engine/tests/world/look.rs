@@ -6,8 +6,9 @@ use bytes::Bytes;
 use commucat_crypto::certificate::List;
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
-use commucat_proto::frame::group_event::GroupEvent;
-use commucat_proto::id::MessageId;
+use commucat_proto::frame::group_event::{GroupEvent, Reason};
+use commucat_proto::frame::msg::Msg;
+use commucat_proto::id::{DedupeKey, Domain, GroupId, MessageId};
 use commucat_proto::wire::Cbor as _;
 use tokio::sync::oneshot;
 
@@ -138,6 +139,11 @@ impl World {
         self.groups.len()
     }
 
+    /// How many commits the device has sent.
+    pub(in crate::engine::tests) fn commits(&self, name: &str) -> usize {
+        self.devices[name].commits
+    }
+
     pub(in crate::engine::tests) fn outbox(&mut self, name: &str) -> usize {
         self.ask(name, Command::Status).outbox
     }
@@ -209,6 +215,40 @@ impl World {
 
     pub(in crate::engine::tests) fn drop_next_message(&mut self, name: &str) {
         self.devices.get_mut(name).unwrap().drop_next = true;
+    }
+
+    /// Nothing of its queue gets to the device, while its requests are answered.
+    pub(in crate::engine::tests) fn hold_queue(&mut self, name: &str, hold: bool) {
+        self.devices.get_mut(name).unwrap().holds_queue = hold;
+    }
+
+    /// The hub of the device's conversations is another domain than its own from now on, and what it
+    /// sends is stored on the way there.
+    pub(in crate::engine::tests) fn move_away(&mut self, name: &str) {
+        let server = self.devices.get_mut(name).unwrap();
+        let server = server.core.account.server.as_mut().unwrap();
+        server.domain = Domain::parse("elsewhere.example").unwrap();
+    }
+
+    /// The last message of the device that the server took, with its group.
+    pub(in crate::engine::tests) fn last_of(&self, name: &str) -> (GroupId, Bytes) {
+        self.devices[name].last.clone().unwrap()
+    }
+
+    /// A message of the device comes back.
+    pub(in crate::engine::tests) fn return_to(
+        &mut self,
+        name: &str,
+        (group, payload): (GroupId, Bytes),
+        why: Reason,
+    ) {
+        let msg = Msg::decode(&payload).unwrap();
+        let device = self.devices.get_mut(name).unwrap();
+        let key = DedupeKey::of(&group, &msg.message(), &msg.ciphertext());
+        let event = GroupEvent::undelivered(group, (msg.message(), key), None, why).encode();
+        device
+            .queue
+            .push_back((FrameType::GroupEvent, event.into()));
     }
 
     /// Holds commits back, so that several are made for one position; then lets them go.
