@@ -1,5 +1,6 @@
 //! A domain of several servers: PostgreSQL, Redis, one directory of keys, a load balancer.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,7 @@ pub struct Domain {
     pub postgres: &'static Postgres,
     /// Held while the servers run: dropped, the database is gone.
     _database: Database<'static>,
-    _balancer: Balancer,
+    balancer: Balancer,
     _keys: TempDir,
 }
 
@@ -31,6 +32,21 @@ impl Domain {
     ///
     /// What does not start.
     pub async fn start(names: &[&str]) -> Result<Self> {
+        Self::start_by(names, |options, _| options).await
+    }
+
+    /// The same for a domain that talks to others on this machine, whose certificates are in `ca`.
+    ///
+    /// # Errors
+    ///
+    /// What does not start.
+    pub async fn federated(names: &[&str], ca: &Path) -> Result<Self> {
+        let with = |options: Options, name: &str| options.set("server.domain", name).trusting(ca);
+        Self::start_by(names, with).await
+    }
+
+    /// `with` gets the options of each node and the domain's name.
+    async fn start_by(names: &[&str], with: impl Fn(Options, &str) -> Options) -> Result<Self> {
         let services = tokio::task::spawn_blocking(|| {
             let postgres = Postgres::shared()?;
             let database = postgres.database()?;
@@ -54,6 +70,7 @@ impl Domain {
                 )
                 .set("storage.url", &database.url())
                 .set("storage.redis_url", &redis.url());
+            let options = with(options, &name_of(&balancer));
             servers.push(Server::start(options).await?);
         }
         balancer.run(servers.iter().map(Server::port).collect());
@@ -62,8 +79,24 @@ impl Domain {
             redis: Arc::new(redis),
             postgres,
             _database: database,
-            _balancer: balancer,
+            balancer,
             _keys: keys,
         })
     }
+
+    /// Its name, with [`Self::federated`].
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.balancer)
+    }
+
+    /// The port of all nodes.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.balancer.port()
+    }
+}
+
+fn name_of(balancer: &Balancer) -> String {
+    format!("localhost:{}", balancer.port())
 }

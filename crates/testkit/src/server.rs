@@ -68,6 +68,12 @@ impl Options {
     #[must_use]
     pub fn federated(mut self, ca: &Path) -> Self {
         self.own_domain = true;
+        self.trusting(ca)
+    }
+
+    /// As a node of a domain that talks to others on this machine, whose certificates are in `ca`.
+    #[must_use]
+    pub fn trusting(self, ca: &Path) -> Self {
         self.set("federation.policy", "open")
             .set("federation.allow_private", "true")
             .set("federation.ca", &ca.display().to_string())

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use commucat_client::{Client, ClientError};
 use commucat_testkit::people::{Circle, Room, STEP_WAIT, invite, settings, told};
-use commucat_testkit::server::Server;
 use tokio::time::{Instant, sleep};
+
+use crate::homes::Homes;
 
 /// How often it is looked whether all agree.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -21,15 +22,11 @@ pub(crate) struct Guests {
 
 impl Guests {
     /// Lets a guest join each domain, and everybody know them.
-    pub(crate) async fn arrive(
-        servers: &[Server],
-        circle: &Circle,
-        directory: &Path,
-    ) -> Result<Self> {
+    pub(crate) async fn arrive(homes: &Homes, circle: &Circle, directory: &Path) -> Result<Self> {
         let (mut names, mut clients) = (Vec::new(), Vec::new());
-        for (number, server) in servers.iter().enumerate() {
+        for (number, home) in homes.all.iter().enumerate() {
             let name = format!("guest{number}");
-            let link = invite(server, 1).await?;
+            let link = invite(home.server()?, 1).await?;
             let joined = Client::join(settings(directory, &name), &link).await;
             let guest = joined.map_err(told)?;
             guest.connected(STEP_WAIT).await.map_err(told)?;

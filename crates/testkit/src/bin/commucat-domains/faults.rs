@@ -18,7 +18,7 @@ const LATE_MS: u64 = 400;
 /// One kind of fault.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Fault {
-    /// `kill -9` of a domain, which stays away.
+    /// `kill -9` of a server, which stays away.
     Kill,
     /// SIGSTOP, and SIGCONT later.
     Pause,
@@ -48,27 +48,40 @@ const ALL: [Fault; 7] = [
 /// How often each fault happened.
 pub(crate) type Count = BTreeMap<Fault, u32>;
 
-/// Lets one fault happen for a time of at most `most`, and everything be well again.
+/// How long a fault lasts at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Two domains do not reach each other.
+    pub(crate) cut: Duration,
+    /// Anything else.
+    pub(crate) other: Duration,
+}
+
+/// Lets one fault happen, and everything be well again.
 pub(crate) async fn happen(
     homes: &mut Homes,
     random: &mut Random,
-    (turn, most): (usize, Duration),
+    (turn, most): (usize, Most),
 ) -> Result<Fault> {
     let fault = *ALL.get(turn % ALL.len()).context("no fault")?;
-    let count = u64::try_from(homes.servers.len())?;
+    let count = u64::try_from(homes.all.len())?;
     let one = usize::try_from(random.below(count))?;
     let step = 1 + usize::try_from(random.below(count - 1))?;
-    let other = (one + step) % homes.servers.len();
+    let other = (one + step) % homes.all.len();
+    let most = match fault {
+        Fault::Cut | Fault::Refuse | Fault::CutOneWay => most.cut,
+        Fault::Kill | Fault::Pause | Fault::LoseAnswers | Fault::Delay => most.other,
+    };
     let lasts = random.wait(u64::try_from(most.as_millis())?);
     match fault {
         Fault::Kill => {
-            let server = homes.server(one)?;
+            let server = homes.one_of(one, random)?;
             server.kill().await?;
             sleep(lasts).await;
             timeout(START_WAIT, server.restart()).await??;
         }
         Fault::Pause => {
-            let server = homes.server(one)?;
+            let server = homes.one_of(one, random)?;
             server.signal("STOP").await?;
             sleep(lasts).await;
             server.signal("CONT").await?;

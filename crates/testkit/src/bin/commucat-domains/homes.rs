@@ -5,15 +5,60 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use commucat_testkit::cable::Cable;
+use commucat_testkit::domain::Domain;
 use commucat_testkit::random::Random;
-use commucat_testkit::server::{Backend, Options, Server};
+use commucat_testkit::server::{Options, Server};
 
-/// What each keeps its state in.
-const BACKENDS: [Backend; 3] = [Backend::Sqlite, Backend::Postgres, Backend::Sqlite];
+/// Nodes of the domain that has several.
+const NODES: [&str; 2] = ["one", "two"];
+
+/// A domain.
+pub(crate) enum Home {
+    /// One server on its embedded store.
+    Alone(Server),
+    /// Two servers on PostgreSQL and Redis.
+    Nodes(Domain),
+}
+
+impl Home {
+    /// Its servers.
+    pub(crate) fn servers(&self) -> &[Server] {
+        match self {
+            Self::Alone(server) => std::slice::from_ref(server),
+            Self::Nodes(domain) => &domain.servers,
+        }
+    }
+
+    fn servers_mut(&mut self) -> &mut [Server] {
+        match self {
+            Self::Alone(server) => std::slice::from_mut(server),
+            Self::Nodes(domain) => &mut domain.servers,
+        }
+    }
+
+    /// The one to be asked for something.
+    pub(crate) fn server(&self) -> Result<&Server> {
+        self.servers().first().context("no server")
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Alone(server) => server.domain(),
+            Self::Nodes(domain) => domain.name(),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Alone(server) => server.port(),
+            Self::Nodes(domain) => domain.port(),
+        }
+    }
+}
 
 /// See the module's documentation.
 pub(crate) struct Homes {
-    pub(crate) servers: Vec<Server>,
+    pub(crate) all: Vec<Home>,
     /// By who asks and who is asked.
     cables: Vec<((usize, usize), Cable)>,
 }
@@ -24,23 +69,21 @@ impl Homes {
     pub(crate) async fn start(place: &Path, random: &mut Random) -> Result<Self> {
         let ca = place.join("ca.pem");
         fs::write(&ca, "")?;
-        let mut servers = Vec::new();
-        for backend in BACKENDS {
-            let options = Options::default().on(backend).for_load().federated(&ca);
-            servers.push(Server::start(options).await?);
-        }
+        let alone = || Server::start(Options::default().for_load().federated(&ca));
+        let mut homes = [
+            Home::Alone(alone().await?),
+            Home::Nodes(Domain::federated(&NODES, &ca).await?),
+            Home::Alone(alone().await?),
+        ];
         let mut all = String::new();
-        for server in &mut servers {
+        for server in homes.iter_mut().flat_map(Home::servers_mut) {
             all.push_str(&fs::read_to_string(server.certificate_file())?);
             server.terminate().await?;
         }
         fs::write(&ca, all)?;
-        let names: Vec<_> = servers
-            .iter()
-            .map(|one| (one.domain(), one.port()))
-            .collect();
+        let names: Vec<_> = homes.iter().map(|one| (one.name(), one.port())).collect();
         let mut cables = Vec::new();
-        for (asks, server) in servers.iter_mut().enumerate() {
+        for (asks, home) in homes.iter_mut().enumerate() {
             let mut peers = Vec::new();
             for (asked, (domain, port)) in names.iter().enumerate() {
                 if asked != asks {
@@ -49,10 +92,25 @@ impl Homes {
                     cables.push(((asks, asked), cable));
                 }
             }
-            server.set("federation.peers", &peers.join(";"));
-            server.restart().await?;
+            for server in home.servers_mut() {
+                server.set("federation.peers", &peers.join(";"));
+                server.restart().await?;
+            }
         }
-        Ok(Self { servers, cables })
+        Ok(Self {
+            all: homes.into(),
+            cables,
+        })
+    }
+
+    /// All servers.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.all.iter().flat_map(Home::servers)
+    }
+
+    /// All servers, to do something to them.
+    pub(crate) fn servers_mut(&mut self) -> impl Iterator<Item = &mut Server> {
+        self.all.iter_mut().flat_map(Home::servers_mut)
     }
 
     /// The cables between two domains, one for each direction.
@@ -71,8 +129,11 @@ impl Homes {
         Ok(&found.context("no such cable")?.1)
     }
 
-    /// One of the servers.
-    pub(crate) fn server(&mut self, index: usize) -> Result<&mut Server> {
-        self.servers.get_mut(index).context("no such domain")
+    /// One of a domain's servers.
+    pub(crate) fn one_of(&mut self, index: usize, random: &mut Random) -> Result<&mut Server> {
+        let home = self.all.get_mut(index).context("no such domain")?;
+        let servers = home.servers_mut();
+        let node = usize::try_from(random.below(u64::try_from(servers.len())?))?;
+        servers.get_mut(node).context("no such node")
     }
 }

@@ -20,6 +20,11 @@ struct Args {
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 
+    /// Longest time that two domains do not reach each other, in seconds; by default a quarter of
+    /// the run
+    #[arg(long)]
+    cut: Option<u64>,
+
     /// Devices of each person
     #[arg(long, default_value_t = 2)]
     devices: usize,
@@ -44,6 +49,7 @@ async fn main() -> ExitCode {
         let seed = program::seed(args.seed)?;
         let plan = run::Plan {
             lasts: Duration::from_secs(args.seconds),
+            cut_max: Duration::from_secs(args.cut.unwrap_or(args.seconds / 4)),
             devices: args.devices,
             rests_ms: args.rests,
         };

@@ -16,7 +16,7 @@ use commucat_testkit::traffic::Manner;
 use tokio::time::sleep;
 
 use crate::churn::Guests;
-use crate::faults::{Count, happen};
+use crate::faults::{Count, Most, happen};
 use crate::homes::Homes;
 
 /// The people, one of each domain.
@@ -25,13 +25,13 @@ const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 /// Longest pause between two faults.
 const PAUSE_MS: u64 = 1_500;
 
-/// A fault lasts at most this part of the run, and not longer than [`FAULT_MAX`].
+/// A fault that is no cut lasts at most this part of the run.
 const FAULT_PART: u32 = 15;
-const FAULT_MAX: Duration = Duration::from_secs(180);
 
 /// What is run.
 pub(crate) struct Plan {
     pub(crate) lasts: Duration,
+    pub(crate) cut_max: Duration,
     pub(crate) devices: usize,
     pub(crate) rests_ms: u64,
 }
@@ -59,12 +59,13 @@ pub(crate) async fn run(plan: &Plan, seed: u64) -> Result<String> {
         circle.pair(1, 2).await?,
         circle.pair(2, 0).await?,
     ];
-    let guests = Guests::arrive(&homes.servers, &circle, directory.path()).await?;
+    let guests = Guests::arrive(&homes, &circle, directory.path()).await?;
     say(&format!(
-        "{} devices in {} rooms of {} domains after {:.1} s",
+        "{} devices in {} rooms of {} domains with {} servers after {:.1} s",
         circle.seats.len(),
         rooms.len(),
-        homes.servers.len(),
+        homes.all.len(),
+        homes.servers().count(),
         started.elapsed().as_secs_f64()
     ));
 
@@ -87,7 +88,7 @@ pub(crate) async fn run(plan: &Plan, seed: u64) -> Result<String> {
         let [group, ..] = &rooms;
         outcome.position = guests.settle((&circle, &clients), group).await?;
         stage.compare(&clients).await?;
-        for server in &homes.servers {
+        for server in homes.servers() {
             no_panic(&server.stderr_file())?;
         }
         anyhow::Ok(())
@@ -100,7 +101,7 @@ pub(crate) async fn run(plan: &Plan, seed: u64) -> Result<String> {
         return Ok(line);
     }
     let name = format!("commucat-domains-{seed}");
-    let kept = report::keep(&name, (&history, &verdict), &homes.servers)?;
+    let kept = report::keep(&name, (&history, &verdict), homes.servers())?;
     if let Err(error) = judged {
         say(&format!("{error:#}"));
     }
@@ -111,8 +112,8 @@ pub(crate) async fn run(plan: &Plan, seed: u64) -> Result<String> {
 /// One person in each domain.
 async fn gather(homes: &Homes, directory: &Path, devices: usize) -> Result<Circle> {
     let mut invites = Vec::new();
-    for server in &homes.servers {
-        invites.push(invite(server, 1).await?);
+    for home in &homes.all {
+        invites.push(invite(home.server()?, 1).await?);
     }
     let people: Vec<_> = NAMES
         .into_iter()
@@ -143,7 +144,7 @@ async fn live(
         director.listen().await?;
         outcome.healed = healed.elapsed();
         // What a server held back or would send again shows itself before the last words.
-        for server in &mut homes.servers {
+        for server in homes.servers_mut() {
             server.kill().await?;
             server.restart().await?;
         }
@@ -163,7 +164,10 @@ async fn trouble(
     (random, outcome): (&mut Random, &mut Outcome),
 ) -> Result<()> {
     let ends = Instant::now() + plan.lasts;
-    let most = (plan.lasts / FAULT_PART).min(FAULT_MAX);
+    let most = Most {
+        cut: plan.cut_max,
+        other: plan.lasts / FAULT_PART,
+    };
     let group: &Room = stage.rooms.first().context("no group")?;
     let mut turn = 0;
     while Instant::now() < ends {

@@ -1,5 +1,8 @@
 //! Three domains on one machine: people of each talk, in pairs and in a group, while servers are
-//! killed. Everything acknowledged arrives once and in order.
+//! killed. Everything acknowledged arrives once and in order, or its author is told that it does not:
+//! of a domain that is blocked, or away for too long. And who leaves a group can come back.
+
+mod cases;
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use commucat_client::{Client, ClientError, Decision, Tick};
+use commucat_proto::id::GroupId;
 use commucat_testkit::people::{STEP_WAIT, invite, settings, told, until};
 use commucat_testkit::program::say;
 use commucat_testkit::server::{Options, Server};
@@ -58,6 +62,15 @@ async fn main() -> Result<()> {
     }
     say("a group of three domains talks");
     say("a member of another domain than the hub's added the third");
+
+    cases::returned(&homes, &group).await?;
+    say("a message that the hub cannot hand on comes back to its author's domain");
+    cases::leaves(&homes, &group).await?;
+    say("a member of another domain leaves, and comes back");
+    cases::blocked(&homes, &room).await?;
+    say("messages between domains that do not talk come back at once");
+    cases::expires(&mut homes, &room).await?;
+    say("messages that waited too long for a domain come back");
 
     for home in &mut homes {
         let status = home.server.terminate().await?;
@@ -135,10 +148,9 @@ async fn joined(homes: &[Home], members: usize, name: &str) -> Result<()> {
         until(&home.client, "in its conversation", async |client| {
             admit(homes, client).await?;
             let all = client.conversations().await?;
-            let is_there = all.iter().any(|one| {
-                let id = data_encoding::HEXLOWER.encode(one.id.as_bytes());
-                id == name && one.ready && one.devices == members
-            });
+            let is_there = all
+                .iter()
+                .any(|one| hex(&one.id) == name && one.ready && one.devices == members);
             Ok(is_there.then_some(()))
         })
         .await
@@ -155,7 +167,7 @@ async fn pair(homes: &[Home]) -> Result<String> {
         .send("bob", "preparation")
         .await
         .map_err(told)?;
-    let room = data_encoding::HEXLOWER.encode(sent.conversation.as_bytes());
+    let room = hex(&sent.conversation);
     joined(homes, 2, &room).await?;
     Ok(room)
 }
@@ -164,7 +176,7 @@ async fn pair(homes: &[Home]) -> Result<String> {
 async fn group(homes: &[Home]) -> Result<String> {
     let (alice, bob) = two(homes)?;
     let made = alice.create_group("everybody", &["bob"]).await;
-    let group = data_encoding::HEXLOWER.encode(made.map_err(told)?.as_bytes());
+    let group = hex(&made.map_err(told)?);
     joined(homes, 2, &group).await?;
     // A conversation of two is a group for bob once its name has come.
     until(bob, "the group's name", async |client| {
@@ -178,6 +190,10 @@ async fn group(homes: &[Home]) -> Result<String> {
     bob.invite(&group, "carol").await.map_err(told)?;
     joined(homes, 3, &group).await?;
     Ok(group)
+}
+
+fn hex(group: &GroupId) -> String {
+    data_encoding::HEXLOWER.encode(group.as_bytes())
 }
 
 /// Everything of `texts` is shown once, in this order.
