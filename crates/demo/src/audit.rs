@@ -1,4 +1,4 @@
-//! "What does the server know?": every stored row, and a search for what it must not know.
+//! "What do the servers know?": every stored row, and a search for what it must not know.
 
 mod rows;
 mod search;
@@ -12,7 +12,7 @@ use commucat_client::Client;
 use self::search::Needles;
 use crate::people::{ALICE, BOB, OPENING, People, told};
 use crate::screen::Screen;
-use crate::server::Server;
+use crate::server::{Server, Servers};
 use crate::{burst, story};
 
 /// Shows every table.
@@ -43,9 +43,10 @@ pub(crate) fn show_rows(screen: &Screen, server: &Server) -> Result<u64> {
     Ok(all)
 }
 
-/// Searches all files of the server for what it must not know.
-pub(crate) async fn search(screen: &Screen, server: &Server, people: &People) -> Result<usize> {
-    let files = files_below(server.home())?;
+/// Searches all files of both servers for what they must not know.
+pub(crate) async fn search(screen: &Screen, servers: &Servers, people: &People) -> Result<usize> {
+    let mut files = files_below(servers.alice.home())?;
+    files.extend(files_below(servers.bob.home())?);
     let mut texts: Vec<_> = (0..burst::MESSAGES).map(burst::text).collect();
     texts.extend([OPENING, story::WHILE_OFF, story::WAITING].map(str::to_owned));
     let names = [ALICE, BOB].map(str::to_owned).to_vec();
@@ -88,7 +89,7 @@ pub(crate) async fn search(screen: &Screen, server: &Server, people: &People) ->
     screen.detail("\"hi\" was left out: two letters are found in any random bytes.");
     ensure!(proof > 0, "the search does not find what is there");
     screen.detail(&format!(
-        "That the search can find things: Alice's device id, which the server must know, {proof} times."
+        "That the search can find things: Alice's device id, which her server must know, {proof} times."
     ));
     Ok(hits)
 }

@@ -1,4 +1,4 @@
-//! Many messages, with the server killed in the middle of them.
+//! Many messages, with each server killed in the middle of them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,14 +9,20 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::people::{BOB, People, STEP_WAIT, told};
 use crate::screen::Screen;
-use crate::server::Server;
+use crate::server::{Server, Servers};
 
 /// Messages that are sent.
 pub(crate) const MESSAGES: usize = 200;
-/// Written while the server runs; the others while it is dead.
+/// Servers that are killed.
+pub(crate) const KILLS: usize = 2;
+/// Written while both servers run.
 const WRITTEN_BEFORE: usize = 120;
-/// The server is killed as soon as Bob's phone has shown this many.
+/// Bob's server is killed as soon as his phone has shown this many.
 const SHOWN_BEFORE: usize = 60;
+/// Written before Alice's server dies: the last of them while Bob's is dead.
+const WRITTEN_BETWEEN: usize = 160;
+/// Alice's server is killed as soon as Bob's phone has shown this many.
+const SHOWN_BETWEEN: usize = 130;
 /// What is sent after them, so that a device knows when it has seen all that came before.
 const END: &str = "That was the whole shopping list, thank you";
 
@@ -44,26 +50,41 @@ fn number_of(text: &str) -> Option<usize> {
     number.checked_sub(1)
 }
 
-/// Sends the messages, kills the server among them, starts it again, and counts.
-pub(crate) async fn run(screen: &Screen, server: &mut Server, people: &People) -> Result<Outcome> {
+/// Sends the messages, kills the servers among them, starts them again, and counts.
+pub(crate) async fn run(
+    screen: &Screen,
+    servers: &mut Servers,
+    people: &People,
+) -> Result<Outcome> {
     let mut seen = [people.phone.subscribe(), people.laptop.subscribe()];
-    let trigger = people.phone.subscribe();
-    let pid = server.pid().context("the server does not run")?;
+    let mut trigger = people.phone.subscribe();
     let (written, killed) = tokio::join!(write(&people.alice, 0..WRITTEN_BEFORE), async {
-        shown(trigger, SHOWN_BEFORE).await?;
-        server.kill().await
+        shown(&mut trigger, SHOWN_BEFORE).await?;
+        kill(&mut servers.bob).await
     });
     written?;
-    killed?;
+    let pid = killed?;
     screen.say(&format!(
-        "`kill -9 {pid}` as soon as Bob's phone had shown {SHOWN_BEFORE}: no goodbye, no clean-up."
+        "`kill -9 {pid}`: Bob's server, as soon as his phone had shown {SHOWN_BEFORE}. No goodbye, no clean-up."
     ));
-    write(&people.alice, WRITTEN_BEFORE..MESSAGES).await?;
+    write(&people.alice, WRITTEN_BEFORE..WRITTEN_BETWEEN).await?;
+    people.alice.quiet(STEP_WAIT).await.map_err(told)?;
+    screen.say(&format!(
+        "Alice wrote {} more while it was dead; they wait on her server, on its disk.",
+        WRITTEN_BETWEEN - WRITTEN_BEFORE
+    ));
+    servers.bob.start().await?;
+    shown(&mut trigger, SHOWN_BETWEEN - SHOWN_BEFORE).await?;
+    let pid = kill(&mut servers.alice).await?;
+    screen.say(&format!(
+        "Bob's server started again; `kill -9 {pid}`: Alice's server, as soon as his phone had shown {SHOWN_BETWEEN}."
+    ));
+    write(&people.alice, WRITTEN_BETWEEN..MESSAGES).await?;
     screen.say(&format!(
         "Alice wrote {} more while it was dead; they wait in her outbox, on her disk.",
-        MESSAGES - WRITTEN_BEFORE
+        MESSAGES - WRITTEN_BETWEEN
     ));
-    server.start().await?;
+    servers.alice.start().await?;
     people.alice.send(BOB, END).await.map_err(told)?;
     let mut by_device = Vec::new();
     for (events, client) in seen.iter_mut().zip([&people.phone, &people.laptop]) {
@@ -71,9 +92,7 @@ pub(crate) async fn run(screen: &Screen, server: &mut Server, people: &People) -
         client.quiet(STEP_WAIT).await.map_err(told)?;
     }
     people.alice.quiet(STEP_WAIT).await.map_err(told)?;
-    screen.say(
-        "The same server on the same data started again; everybody reconnected by themselves.",
-    );
+    screen.say("The same servers on the same data; everybody reconnected by themselves.");
     for (client, shown) in [&people.phone, &people.laptop].into_iter().zip(&by_device) {
         ensure!(
             kept(people, client).await? == *shown,
@@ -83,6 +102,13 @@ pub(crate) async fn run(screen: &Screen, server: &mut Server, people: &People) -
     Ok(tally(acknowledged(people).await?, &by_device))
 }
 
+/// Kills a server; returns the process that it was.
+async fn kill(server: &mut Server) -> Result<u32> {
+    let pid = server.pid().context("the server does not run")?;
+    server.kill().await?;
+    Ok(pid)
+}
+
 async fn write(alice: &Client, numbers: Range<usize>) -> Result<()> {
     for number in numbers {
         alice.send(BOB, &text(number)).await.map_err(told)?;
@@ -90,12 +116,12 @@ async fn write(alice: &Client, numbers: Range<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Returns when a device has shown so many of the messages.
-async fn shown(mut events: Events, wanted: usize) -> Result<()> {
+/// Returns when a device has shown so many more of the messages.
+async fn shown(events: &mut Events, wanted: usize) -> Result<()> {
     let deadline = Instant::now() + STEP_WAIT;
     let mut found = 0;
     while found < wanted {
-        if let Event::Message(message) = next(&mut events, deadline).await?
+        if let Event::Message(message) = next(events, deadline).await?
             && number_of(&message.text).is_some()
         {
             found += 1;

@@ -14,7 +14,7 @@ const SECONDS_MAX: f64 = 120.0;
 pub(crate) struct Figures {
     /// MLS suite of the conversation.
     pub(crate) suite: String,
-    /// Messages sent around the kill.
+    /// Messages sent around the kills.
     pub(crate) sent: usize,
     /// Of these, shown on every device of the other side.
     pub(crate) shown: usize,
@@ -24,11 +24,11 @@ pub(crate) struct Figures {
     pub(crate) twice: usize,
     /// Whether the ticks of "hi" were `stored`, then `delivered`.
     pub(crate) stored_then_delivered: bool,
-    /// Times that the server was killed.
+    /// Times that a server was killed.
     pub(crate) kills: usize,
-    /// Rows in the server's store at the end.
+    /// Rows in the servers' stores at the end.
     pub(crate) rows: u64,
-    /// Places in the server's files where a text, a name or an address was found.
+    /// Places in the servers' files where a text, a name or an address was found.
     pub(crate) pii_hits: usize,
     /// How long it took, in seconds.
     pub(crate) seconds: f64,
@@ -56,11 +56,11 @@ impl Figures {
                 self.stored_then_delivered,
                 "ticks are `stored`, then `delivered`",
             ),
-            (self.kills == 1, "the server is killed once"),
-            (self.rows > 0, "the store has rows to look at"),
+            (self.kills == 2, "each server is killed once"),
+            (self.rows > 0, "the stores have rows to look at"),
             (
                 self.pii_hits == 0,
-                "the server's files hold nothing personal",
+                "the servers' files hold nothing personal",
             ),
             (self.seconds < SECONDS_MAX, "two minutes are enough"),
         ];
@@ -90,7 +90,7 @@ mod tests {
             lost: 0,
             twice: 0,
             stored_then_delivered: true,
-            kills: 1,
+            kills: 2,
             rows: 40,
             pii_hits: 0,
             seconds: 9.0,
@@ -129,7 +129,7 @@ mod tests {
 
         assert_eq!(
             json,
-            r#"{"suite":"0x004E X25519 + ML-KEM-768, AES-256-GCM, SHA-384, Ed25519","sent":200,"shown":200,"lost":0,"twice":0,"stored_then_delivered":true,"kills":1,"rows":40,"pii_hits":0,"seconds":9.0}"#
+            r#"{"suite":"0x004E X25519 + ML-KEM-768, AES-256-GCM, SHA-384, Ed25519","sent":200,"shown":200,"lost":0,"twice":0,"stored_then_delivered":true,"kills":2,"rows":40,"pii_hits":0,"seconds":9.0}"#
         );
     }
 }

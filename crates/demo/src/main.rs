@@ -1,6 +1,6 @@
-//! The CommuCat demonstration: two people chat through a server of their own.
+//! The CommuCat demonstration: two people chat, each through a server of their own.
 //!
-//! One program, so that nothing else need be built: it starts itself again as the real server.
+//! One program, so that nothing else need be built: it starts itself again as the real servers.
 
 mod args;
 mod audit;
@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::args::Args;
 use self::screen::Screen;
-use self::server::Server;
+use self::server::Servers;
 
 /// Somebody stopped it: 128 and the number of SIGINT.
 const STOPPED: u8 = 130;
@@ -63,16 +63,16 @@ fn run(args: &Args) -> Result<ExitCode> {
     code
 }
 
-/// Tells the story until its end or until somebody stops it; the server is gone afterwards.
+/// Tells the story until its end or until somebody stops it; the servers are gone afterwards.
 async fn perform(args: &Args, home: &Path) -> Result<ExitCode> {
     let began = Instant::now();
     let mut screen = Screen::new(args);
-    let mut server = Server::new(home)?;
+    let mut servers = Servers::new(home)?;
     let figures = tokio::select! {
-        told = Box::pin(story::tell(&mut screen, &mut server, home)) => Some(told),
+        told = Box::pin(story::tell(&mut screen, &mut servers, home)) => Some(told),
         () = stopped() => None,
     };
-    server.kill().await?;
+    servers.kill().await?;
     let Some(figures) = figures else {
         writeln!(io::stderr(), "Stopped; nothing is left behind.").ok();
         return Ok(ExitCode::from(STOPPED));

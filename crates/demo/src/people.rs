@@ -1,4 +1,4 @@
-//! Alice with one device, Bob with two, made by the client SDK with a real invite.
+//! Alice with one device, Bob with two, made by the client SDK with real invites of two servers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,16 +29,18 @@ pub(crate) struct People {
 }
 
 impl People {
-    /// Joins Alice and Bob's phone by the invite, and links Bob's laptop to his account.
-    pub(crate) async fn join(home: &Path, certificate: &Path, invite: &str) -> Result<Self> {
+    /// Joins Alice and Bob's phone, each by an invite of another server, and links Bob's laptop to his
+    /// account.
+    pub(crate) async fn join(home: &Path, ca: &Path, invites: &[String; 2]) -> Result<Self> {
         let settings = DEVICES.map(|name| {
             let mut settings = Settings::new(home.join(name));
-            settings.trust = Trust::Ca(certificate.to_owned());
+            settings.trust = Trust::Ca(ca.to_owned());
             settings
         });
         let [alice, phone, laptop_settings] = settings;
-        let alice = Client::join(alice, invite).await.map_err(told)?;
-        let phone = Client::join(phone, invite).await.map_err(told)?;
+        let [hers, his] = invites;
+        let alice = Client::join(alice, hers).await.map_err(told)?;
+        let phone = Client::join(phone, his).await.map_err(told)?;
         let laptop = link(&phone, &laptop_settings).await?;
         let people = Self {
             alice,

@@ -1,4 +1,5 @@
-//! The server process, seen from outside: started, killed, started again.
+//! A server process, seen from outside: started, killed, started again. And the two of the story, who
+//! trust each other's certificates.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,11 +21,63 @@ const START_WAIT: Duration = Duration::from_secs(30);
 /// Longest that an end in order may take.
 const END_WAIT: Duration = Duration::from_secs(30);
 
-/// The server and where it keeps everything.
+/// Alice's server and Bob's.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    pub(crate) alice: Server,
+    pub(crate) bob: Server,
+    /// The certificates of both.
+    ca: PathBuf,
+}
+
+impl Servers {
+    /// Two servers that do not run yet, with directories below `home` and free ports.
+    pub(crate) fn new(home: &Path) -> Result<Self> {
+        let ca = home.join("certificates.pem");
+        fs::write(&ca, "")?;
+        Ok(Self {
+            alice: Server::new(home, "alices-server", &ca)?,
+            bob: Server::new(home, "bobs-server", &ca)?,
+            ca,
+        })
+    }
+
+    /// Starts both for the first time, and again when each has the other's certificate; returns the
+    /// invites that they print.
+    pub(crate) async fn start(&mut self) -> Result<[String; 2]> {
+        let mut invites = Vec::new();
+        let mut certificates = String::new();
+        for server in [&mut self.alice, &mut self.bob] {
+            let invite = server.start().await?;
+            invites.push(invite.context("a server printed no invite")?);
+            certificates.push_str(&fs::read_to_string(server.certificate_file())?);
+            server.stop().await?;
+        }
+        fs::write(&self.ca, certificates)?;
+        for server in [&mut self.alice, &mut self.bob] {
+            server.start().await?;
+        }
+        invites.try_into().ok().context("two servers")
+    }
+
+    /// `kill -9` for both.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.alice.kill().await?;
+        self.bob.kill().await
+    }
+
+    /// The certificates of both, which they made themselves.
+    pub(crate) fn certificates(&self) -> &Path {
+        &self.ca
+    }
+}
+
+/// A server and where it keeps everything.
 #[derive(Debug)]
 pub(crate) struct Server {
     home: PathBuf,
     port: u16,
+    ca: PathBuf,
     child: Option<Child>,
     /// Its stdout, kept open: the server may write more.
     output: Option<Lines<BufReader<ChildStdout>>>,
@@ -32,12 +85,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server that does not run yet, with a directory below `home` and a free port.
-    pub(crate) fn new(home: &Path) -> Result<Self> {
-        let home = home.join("server");
+    fn new(home: &Path, name: &str, ca: &Path) -> Result<Self> {
+        let home = home.join(name);
         fs::create_dir(&home)?;
         Ok(Self {
             home,
             port: free_port().context("no free port on 127.0.0.1")?,
+            ca: ca.to_owned(),
             child: None,
             output: None,
         })
@@ -76,6 +130,11 @@ impl Server {
             .arg(self.data())
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
+            // A domain of this machine alone, and another one that it finds there.
+            .args(["--set", &format!("server.domain={}", self.domain())])
+            .args(["--set", "federation.policy=open"])
+            .args(["--set", "federation.allow_private=true"])
+            .args(["--set", &format!("federation.ca={}", self.ca.display())])
             // Neither settings of this shell nor a commucat.toml of this directory count.
             .env_clear()
             .current_dir(&self.home)
@@ -113,8 +172,9 @@ impl Server {
         self.child.as_ref().and_then(Child::id)
     }
 
-    pub(crate) const fn port(&self) -> u16 {
-        self.port
+    /// The domain that it serves.
+    pub(crate) fn domain(&self) -> String {
+        format!("localhost:{}", self.port)
     }
 
     /// Everything that it writes is below.
@@ -136,7 +196,7 @@ impl Server {
     }
 
     /// Its TLS certificate, which it made itself.
-    pub(crate) fn certificate_file(&self) -> PathBuf {
+    fn certificate_file(&self) -> PathBuf {
         self.data().join("tls").join("certificate.pem")
     }
 

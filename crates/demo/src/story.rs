@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use commucat_client::{Client, Event, Tick};
 use tokio::time::{Instant, timeout_at};
 
 use crate::figures::{Figures, SUITE, suite_name};
 use crate::people::{ALICE, BOB, People, STEP_WAIT, told};
 use crate::screen::Screen;
-use crate::server::Server;
+use crate::server::Servers;
 use crate::{audit, burst};
 
 /// Sent while the laptop is off.
@@ -17,14 +17,18 @@ pub(crate) const WHILE_OFF: &str = "The cake is in the oven, come at nine";
 /// Sent while the laptop is off, and left waiting until the server's files are searched.
 pub(crate) const WAITING: &str = "Bring the blue umbrella, it will rain";
 
-/// Plays everything; the server has ended in order afterwards.
-pub(crate) async fn tell(screen: &mut Screen, server: &mut Server, home: &Path) -> Result<Figures> {
-    let mut people = gather(screen, server, home).await?;
+/// Plays everything; the servers have ended in order afterwards.
+pub(crate) async fn tell(
+    screen: &mut Screen,
+    servers: &mut Servers,
+    home: &Path,
+) -> Result<Figures> {
+    let mut people = gather(screen, servers, home).await?;
     let suite = safety(screen, &mut people).await?;
     let stored_then_delivered = hello(screen, &people).await?;
     offline(screen, &mut people).await?;
-    let outcome = kill(screen, server, &people).await?;
-    let (rows, pii_hits) = inspect(screen, server, &people).await?;
+    let outcome = kill(screen, servers, &people).await?;
+    let (rows, pii_hits) = inspect(screen, servers, &people).await?;
     Ok(Figures {
         suite: suite_name(suite),
         sent: outcome.sent,
@@ -32,33 +36,35 @@ pub(crate) async fn tell(screen: &mut Screen, server: &mut Server, home: &Path) 
         lost: burst::MESSAGES.saturating_sub(outcome.shown),
         twice: outcome.twice,
         stored_then_delivered,
-        kills: 1,
+        kills: burst::KILLS,
         rows,
         pii_hits,
         seconds: 0.0,
     })
 }
 
-async fn gather(screen: &mut Screen, server: &mut Server, home: &Path) -> Result<People> {
-    screen.step("A server").await;
-    let invite = server
-        .start()
-        .await?
-        .context("the server printed no invite")?;
-    screen.say(&format!(
-        "commucat-server runs as process {} on 127.0.0.1:{}, with nothing configured.",
-        server.pid().unwrap_or_default(),
-        server.port()
-    ));
-    screen.say("It made its keys, its certificate and an invite for the first accounts:");
-    screen.detail(&invite);
+async fn gather(screen: &mut Screen, servers: &mut Servers, home: &Path) -> Result<People> {
+    screen.step("Two servers").await;
+    let invites = servers.start().await?;
+    for (whose, server) in [("Alice's", &servers.alice), ("Bob's", &servers.bob)] {
+        screen.say(&format!(
+            "{whose} commucat-server runs as process {} and serves the domain {}.",
+            server.pid().unwrap_or_default(),
+            server.domain()
+        ));
+    }
+    screen.say("Each made its keys, its certificate and an invite for its first accounts:");
+    for invite in &invites {
+        screen.detail(invite);
+    }
+    screen.say("They trust each other's certificates; on the internet those of an authority do.");
 
     screen.step("Two people, three devices").await;
-    let people = People::join(home, &server.certificate_file(), &invite).await?;
+    let people = People::join(home, servers.certificates(), &invites).await?;
     for (who, client) in [("Alice", &people.alice), ("Bob  ", &people.phone)] {
         let me = client.me().await.map_err(told)?;
         screen.say(&format!(
-            "{who} joined with the invite: {}@{}",
+            "{who} joined with an invite: {}@{}",
             me.account.as_str(),
             me.domain
         ));
@@ -138,7 +144,7 @@ async fn offline(screen: &mut Screen, people: &mut People) -> Result<()> {
     screen.say(&format!(
         "Alice writes \"{WHILE_OFF}\"; the phone shows it."
     ));
-    screen.say("The server keeps one sealed entry for the laptop, on disk.");
+    screen.say("Bob's server keeps one sealed entry for the laptop, on disk.");
     screen.pause().await;
     people.laptop_on().await?;
     people.shows(&people.laptop, WHILE_OFF).await?;
@@ -152,11 +158,15 @@ async fn write_and_wait(alice: &Client, text: &str) -> Result<()> {
     wait.map(drop).map_err(told)
 }
 
-async fn kill(screen: &mut Screen, server: &mut Server, people: &People) -> Result<burst::Outcome> {
+async fn kill(
+    screen: &mut Screen,
+    servers: &mut Servers,
+    people: &People,
+) -> Result<burst::Outcome> {
     screen
-        .step("200 messages, and the server dies in the middle")
+        .step("200 messages, and first Bob's server dies, then Alice's")
         .await;
-    let outcome = burst::run(screen, server, people).await?;
+    let outcome = burst::run(screen, servers, people).await?;
     let lost = burst::MESSAGES.saturating_sub(outcome.shown);
     let is_good = outcome.sent == burst::MESSAGES && lost == 0 && outcome.twice == 0;
     screen.result(
@@ -173,22 +183,27 @@ async fn kill(screen: &mut Screen, server: &mut Server, people: &People) -> Resu
 
 async fn inspect(
     screen: &mut Screen,
-    server: &mut Server,
+    servers: &mut Servers,
     people: &People,
 ) -> Result<(u64, usize)> {
-    screen.step("What does the server know?").await;
+    screen.step("What do the servers know?").await;
     people.laptop_off().await?;
     write_and_wait(&people.alice, WAITING).await?;
     for client in [&people.alice, &people.phone] {
         client.quiet(STEP_WAIT).await.map_err(told)?;
     }
-    server.stop().await?;
+    servers.alice.stop().await?;
+    servers.bob.stop().await?;
     screen.say("The laptop went off again and Alice wrote once more, so that something waits.");
-    screen.say("Then the server was stopped. This is its whole database:");
+    screen.say("Then the servers were stopped. These are their whole databases.");
     screen.pause().await;
-    let rows = audit::show_rows(screen, server)?;
+    let mut rows = 0;
+    for (whose, server) in [("Alice's", &servers.alice), ("Bob's", &servers.bob)] {
+        screen.say(&format!("{whose} server:"));
+        rows += audit::show_rows(screen, server)?;
+    }
     screen.step("Is anything of it personal?").await;
-    let hits = audit::search(screen, server, people).await?;
+    let hits = audit::search(screen, servers, people).await?;
     Ok((rows, hits))
 }
 
