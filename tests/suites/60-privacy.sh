@@ -1,7 +1,7 @@
-about="canaries through every flow, then a search of all that the server keeps, on both stores and on three nodes; options for one run: --backend sqlite|postgres, --nodes N"
+about="canaries through every flow, then a search of all that the server keeps, on both stores, on three nodes and over three domains; options for one run: --backend sqlite|postgres, --nodes N, --domains"
 packages=("${SERVICES[@]}")
 
 run() {
   testkit commucat-privacy "$@"
-  [ $# -gt 0 ] || testkit commucat-privacy --backend postgres --nodes 3
+  [ $# -gt 0 ] || { testkit commucat-privacy --backend postgres --nodes 3 && testkit commucat-privacy --domains; }
 }

@@ -21,7 +21,7 @@ use crate::{CLIENT, asker, places};
 /// Canaries that must be found in the store, or it is not the right one.
 pub(crate) const STORED: [&str; 3] = ["device id of alice-1", "account id of alice-1", "group id"];
 
-const WAIT: Duration = Duration::from_secs(60);
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
 /// What the flows share.
 struct Stage<'a> {
@@ -338,7 +338,7 @@ fn token_text(link: &str) -> Result<String> {
     Ok(text.split([',', '&']).next().unwrap_or(text).to_owned())
 }
 
-fn hex(group: &GroupId) -> String {
+pub(crate) fn hex(group: &GroupId) -> String {
     data_encoding::HEXLOWER.encode(group.as_bytes())
 }
 
@@ -351,7 +351,7 @@ async fn say(from: &Client, name: &str, text: &str, to: &Client) -> Result<Group
 }
 
 /// Waits until a device is in a conversation, which a stranger may have asked it into.
-async fn inside(client: &Client, group: &GroupId) -> Result<()> {
+pub(crate) async fn inside(client: &Client, group: &GroupId) -> Result<()> {
     until(client, "to be in a group", async |client| {
         for request in client.requests().await? {
             let petname = format!("canary {}", request.from.as_str());
@@ -369,7 +369,7 @@ async fn inside(client: &Client, group: &GroupId) -> Result<()> {
     .await
 }
 
-async fn arrived(client: &Client, group: &GroupId, text: &str) -> Result<()> {
+pub(crate) async fn arrived(client: &Client, group: &GroupId, text: &str) -> Result<()> {
     until(client, "a text", async |client| {
         let all = client.conversations().await?;
         if !all.iter().any(|one| one.id == *group) {

@@ -2,6 +2,7 @@
 //! searches whatever it keeps for them, in every form.
 
 mod asker;
+mod domains;
 mod flows;
 mod names;
 mod places;
@@ -37,12 +38,22 @@ struct Args {
     /// Servers of the domain; several share PostgreSQL and Redis
     #[arg(long, default_value_t = 1)]
     nodes: usize,
+
+    /// Instead of one domain, a group over three: what its hub and a follower keep of each other's
+    /// people
+    #[arg(long, conflicts_with_all = ["backend", "nodes", "keep"])]
+    domains: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    match Box::pin(run(&args)).await {
+    let ran = if args.domains {
+        Box::pin(domains::run()).await
+    } else {
+        Box::pin(run(&args)).await
+    };
+    match ran {
         Ok((line, hits)) => {
             for hit in &hits {
                 say(&format!("{} in {} ({})", hit.canary, hit.place, hit.form));
