@@ -6,5 +6,5 @@ run() {
   program=$(target_dir)/debug/commucat-simulation
   "$program" "$@"
   # What it is worth: each planted mistake has to be found.
-  [ $# -gt 0 ] || "$program" --plants --seeds 600
+  [ $# -gt 0 ] || "$program" --plants --seeds 50
 }

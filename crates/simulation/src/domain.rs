@@ -9,6 +9,7 @@ mod custody;
 mod hub;
 mod inbound;
 mod lanes;
+pub(crate) mod liar;
 mod notice;
 mod peers;
 mod requests;
@@ -17,15 +18,20 @@ mod sessions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use commucat_proto::id::{DedupeKey, Domain as DomainId, GroupId, Handle, QueueId, SealedRef};
-use commucat_routing::hub::{Alarm, Limiter, Rate};
+use commucat_crypto::server_keys::DomainSecret;
+use commucat_proto::id::{
+    DedupeKey, Domain as DomainId, DomainKey, GroupId, Handle, QueueId, SealedRef,
+};
+use commucat_proto::time::Timestamp;
+use commucat_routing::hub::{Alarm, Entry, Limiter, Rate};
 use commucat_routing::lane::Lane;
+use commucat_routing::peer::PeerLane;
 
 use self::custody::{Held, Open};
 use self::hub::View;
 use self::inbound::Inbound;
 use self::lanes::Transaction;
-use self::peers::{Flight, PeerLane};
+use self::peers::{Flight, PeerState};
 use self::sessions::Session;
 use crate::outside::{Connection, Event, Index, Inside, Outside};
 use crate::plant::Plant;
@@ -44,6 +50,9 @@ const NODES: usize = 2;
 pub(crate) struct Domain {
     pub(crate) index: Index,
     pub(crate) names: Vec<DomainId>,
+    /// The keys of all domains, pinned.
+    keys: Vec<DomainKey>,
+    secret: DomainSecret,
     pub(crate) store: Store,
     pub(crate) up: bool,
     pub(crate) incarnation: u64,
@@ -68,7 +77,7 @@ struct Process {
     alarms: BTreeMap<GroupId, Alarm>,
     /// Groups from which members are being taken out.
     departing: BTreeSet<GroupId>,
-    peers: BTreeMap<(Index, u8), PeerLane>,
+    peers: BTreeMap<(Index, u8), PeerState>,
     flights: BTreeMap<u64, Flight>,
     inbound: BTreeMap<u64, Inbound>,
     tick_at: Option<Instant>,
@@ -77,8 +86,31 @@ struct Process {
 /// A queue in use, and the connection that reads it.
 #[derive(Debug)]
 struct Mailbox {
-    lane: Lane<LegId>,
+    machine: Machine,
     session: Option<Connection>,
+}
+
+/// The rules of a queue, or of a lane to a peer.
+#[derive(Debug)]
+enum Machine {
+    Device(Lane<LegId>),
+    Peer(PeerLane<LegId>),
+}
+
+impl Mailbox {
+    const fn lane(&mut self) -> &mut Lane<LegId> {
+        match &mut self.machine {
+            Machine::Device(lane) => lane,
+            Machine::Peer(peer) => peer.lane(),
+        }
+    }
+
+    const fn look(&self) -> &Lane<LegId> {
+        match &self.machine {
+            Machine::Device(lane) => lane,
+            Machine::Peer(peer) => peer.look(),
+        }
+    }
 }
 
 impl Process {
@@ -103,10 +135,16 @@ impl Process {
 }
 
 impl Domain {
-    pub(crate) fn new(index: Index, names: Vec<DomainId>) -> Self {
+    pub(crate) fn new(
+        index: Index,
+        names: Vec<DomainId>,
+        (secret, keys): (DomainSecret, Vec<DomainKey>),
+    ) -> Self {
         Self {
             index,
             names,
+            keys,
+            secret,
             store: Store::default(),
             up: true,
             incarnation: 0,
@@ -143,8 +181,23 @@ impl Domain {
         reference
     }
 
+    /// Whether the device behind an entry has left the group since its reference was made.
+    pub(crate) fn has_left(&self, entry: &Entry, group: &GroupId) -> bool {
+        let opened = self.store.references.get(&entry.sealed_ref);
+        opened.is_some_and(|opened| {
+            let left = self.store.left.get(&(opened.queue, *group));
+            left.is_some_and(|left| opened.issued <= *left)
+        })
+    }
+
     pub(crate) fn name(&self) -> Option<&DomainId> {
         self.names.get(self.index)
+    }
+
+    /// Its wall clock.
+    fn clock(&self, out: &Outside) -> Timestamp {
+        let time = out.time().as_millis();
+        Timestamp::from_millis(time.saturating_add(self.skew_ms))
     }
 
     fn index_of(&self, name: &DomainId) -> Option<Index> {
@@ -193,8 +246,8 @@ impl Domain {
             Inside::Transaction(id) => self.transaction_ends(out, id),
             Inside::Tick => self.tick(out),
             Inside::PeerPump(peer, lane) => self.peer_pump(out, peer, lane),
-            Inside::PeerRead(peer, lane, attachment, after) => {
-                self.peer_reads(out, (peer, lane), attachment, after);
+            Inside::PeerRead(peer, lane, reading, after) => {
+                self.peer_reads(out, (peer, lane), reading, after);
             }
             Inside::PeerTimeout(flight) => self.flight_fails(out, flight),
             Inside::PeerRetry(peer, lane) => self.peer_retries(out, peer, lane),
@@ -216,7 +269,7 @@ impl Domain {
             && process
                 .lanes
                 .values()
-                .all(|mailbox| mailbox.lane.is_settled())
+                .all(|mailbox| mailbox.look().is_settled())
     }
 
     /// Puts memory under pressure: every window is spooled.

@@ -16,21 +16,18 @@ struct Written {
     group: GroupId,
     /// Its place among the author's texts in the group.
     counter: u64,
-    /// The log position that the acknowledged ciphertext names.
-    acked: Option<u64>,
+    /// Who can read the ciphertext that was sent last.
+    recipients: BTreeSet<Handle>,
+    /// Its author was told that it is safe.
+    acked: bool,
     /// Everyone, if nobody is named.
     returned: Option<BTreeSet<Handle>>,
     /// Its author left the group before it was acknowledged.
     withdrawn: bool,
     /// It was sealed again: order holds among frames that were taken at first (CCP-1 section 4).
     again: bool,
-}
-
-/// Who is in a group from a position on.
-#[derive(Clone, Debug)]
-pub(crate) struct Roster {
-    pub(crate) position: u64,
-    pub(crate) members: BTreeMap<Handle, Index>,
+    /// Its author was out of the group when it sealed it.
+    intrudes: bool,
 }
 
 /// See the module's documentation.
@@ -42,6 +39,19 @@ pub(crate) struct Judge {
     seen: BTreeSet<(Index, Text)>,
     /// Texts that came when their keys were gone; the device knows that something is missing.
     late: BTreeSet<(Index, Text)>,
+    /// Texts of epochs that a device was never in; it knows that there is something.
+    unreadable: BTreeSet<(Index, Text)>,
+    /// Whose a handle is.
+    owners: BTreeMap<Handle, Index>,
+    arrivals: Vec<(Index, GroupId, (u64, u64))>,
+    /// Devices whose own domain lies to others about them.
+    lied_to: BTreeSet<Index>,
+    /// Groups in which somebody did what may lead members apart.
+    split: BTreeSet<GroupId>,
+    /// Groups in which somebody reported a false tag.
+    alarmed: BTreeSet<GroupId>,
+    /// Who came into a group, or back, by an external commit.
+    came_in: BTreeSet<(Index, GroupId)>,
     complaint: Option<String>,
     counts: Counts,
 }
@@ -59,6 +69,10 @@ pub struct Counts {
     pub commits: u64,
     /// Texts that came to a device when their keys were gone, of which it was told.
     pub late: u64,
+    /// Devices that came into a group, or back, by an external commit.
+    pub came_in: u64,
+    /// Devices that were told `fork`.
+    pub forks: u64,
     /// Times that something went wrong on purpose.
     pub faults: u64,
 }
@@ -96,21 +110,104 @@ impl Judge {
             author,
             group,
             counter,
-            acked: None,
+            recipients: BTreeSet::new(),
+            acked: false,
             returned: None,
             withdrawn: false,
             again: false,
+            intrudes: false,
         };
         self.texts.insert(text, written);
         text
     }
 
+    /// Somebody who is out of a group writes into it all the same.
+    pub(crate) fn intrudes(&mut self, author: Index, group: GroupId) -> Text {
+        let text = self.written(author, group, 0);
+        if let Some(written) = self.texts.get_mut(&text) {
+            written.intrudes = true;
+            written.withdrawn = true;
+        }
+        text
+    }
+
+    /// It is sealed for these.
+    pub(crate) fn sealed(&mut self, text: Text, recipients: impl Iterator<Item = Handle>) {
+        if let Some(written) = self.texts.get_mut(&text) {
+            written.recipients = recipients.collect();
+        }
+    }
+
     /// Its author was told that it is safe.
-    pub(crate) fn acked(&mut self, text: Text, position: u64) {
+    pub(crate) fn acked(&mut self, text: Text) {
         self.counts.acked += 1;
         if let Some(written) = self.texts.get_mut(&text) {
-            written.acked = Some(position);
+            written.acked = true;
         }
+    }
+
+    /// Notes whose a handle is.
+    pub(crate) fn owns(&mut self, device: Index, handle: Handle) {
+        self.owners.insert(handle, device);
+    }
+
+    /// Whose a handle is.
+    pub(crate) fn owner(&self, handle: &Handle) -> Option<Index> {
+        self.owners.get(handle).copied()
+    }
+
+    /// Somebody does what may lead a group's members apart.
+    pub(crate) fn splits(&mut self, group: GroupId) {
+        self.split.insert(group);
+    }
+
+    /// Whether its members may be apart.
+    pub(crate) fn is_split(&self, group: &GroupId) -> bool {
+        self.split.contains(group)
+    }
+
+    /// Somebody reports a false tag.
+    pub(crate) fn alarms(&mut self, group: GroupId) {
+        self.alarmed.insert(group);
+    }
+
+    /// Somebody follows a GroupInfo. If it is of an entry that the device has not handled, it may be
+    /// what whoever reported a false tag made (decision 0602); if it is not the newest that there is,
+    /// the group may have gone on, and its key with it.
+    pub(crate) fn follows(&mut self, group: GroupId, is_unhandled: bool, is_stale: bool) {
+        if is_stale || is_unhandled && self.alarmed.contains(&group) {
+            self.split.insert(group);
+        }
+    }
+
+    /// The devices of a domain that lies: what they get may come late, or out of order.
+    pub(crate) fn is_lied_to(&mut self, device: Index) {
+        self.lied_to.insert(device);
+    }
+
+    /// A device is told `fork`.
+    pub(crate) fn told_fork(&mut self, device: Index, group: &GroupId) {
+        self.counts.forks += 1;
+        if !self.split.contains(group) && !self.alarmed.contains(group) {
+            self.complain(|| format!("client {device} is told of a fork that is none"));
+        }
+    }
+
+    /// A device comes into a group by an external commit.
+    pub(crate) fn comes_in(&mut self, device: Index, group: GroupId, at: (u64, u64)) {
+        self.counts.came_in += 1;
+        self.came_in.insert((device, group));
+        self.arrivals.push((device, group, at));
+    }
+
+    /// Who came in since somebody looked: the device, the group, and the position and state there.
+    pub(crate) fn take_arrivals(&mut self) -> Vec<(Index, GroupId, (u64, u64))> {
+        std::mem::take(&mut self.arrivals)
+    }
+
+    /// A device is told that a text is of an epoch that it was never in.
+    pub(crate) fn told_unreadable(&mut self, device: Index, text: Text) {
+        self.unreadable.insert((device, text));
     }
 
     /// A device is told that a text came when its keys were gone (CCP-1 section 4: frames of older
@@ -133,7 +230,7 @@ impl Judge {
     pub(crate) fn written_again(&mut self, text: Text) {
         if let Some(written) = self.texts.get_mut(&text) {
             written.returned = None;
-            written.acked = None;
+            written.acked = false;
             written.again = true;
         }
     }
@@ -160,6 +257,11 @@ impl Judge {
         };
         let (author, group, counter) = (written.author, written.group, written.counter);
         let again = written.again;
+        if written.intrudes {
+            return self.complain(|| {
+                format!("client {device} shows text {text} of client {author}, who is out")
+            });
+        }
         if !self.seen.insert((device, text)) {
             return self.complain(|| format!("client {device} shows text {text} twice"));
         }
@@ -168,7 +270,7 @@ impl Judge {
             let other = self.texts.get(other);
             other.is_some_and(|other| other.author == author && other.counter > counter)
         });
-        let later = later.filter(|_| !again);
+        let later = later.filter(|_| !again && !self.lied_to.contains(&device));
         if let Some(later) = later.copied() {
             self.complain(|| {
                 format!("client {device} shows text {text} of client {author} behind {later}")
@@ -179,34 +281,47 @@ impl Judge {
         }
     }
 
-    /// Every text of a group is answered, and every acknowledged one was shown by all who were in
-    /// the group when it was sealed and still are.
-    pub(crate) fn conclude(&mut self, group: &GroupId, history: &[Roster]) {
-        let Some(last) = history.last() else { return };
-        let texts = self.texts.clone();
-        for (text, written) in texts.iter().filter(|(_, one)| one.group == *group) {
+    /// Every text of a group is answered, and every acknowledged one was shown by all for whom it
+    /// was sealed and who are `present` at the end. Of authors in `trusted` only.
+    pub(crate) fn conclude(
+        &mut self,
+        group: &GroupId,
+        present: &BTreeMap<Handle, Index>,
+        trusted: impl Fn(Index) -> bool,
+    ) {
+        let mut complaints = Vec::new();
+        let of_group = |(_, one): &(&Text, &Written)| one.group == *group && trusted(one.author);
+        for (text, written) in self.texts.iter().filter(of_group) {
             let author = written.author;
-            let Some(position) = written.acked else {
+            if !written.acked {
                 if !written.withdrawn && written.returned.is_none() {
-                    self.complain(|| format!("text {text} of client {author} is never answered"));
+                    complaints.push(format!("text {text} of client {author} is never answered"));
                 }
                 continue;
-            };
-            let sealed = history.iter().rev().find(|one| one.position <= position);
-            let Some(sealed) = sealed else { continue };
-            for (handle, device) in &sealed.members {
-                let stays = last.members.get(handle) == Some(device);
+            }
+            for handle in &written.recipients {
+                let Some(device) = present.get(handle) else {
+                    continue;
+                };
                 let named =
                     |returned: &BTreeSet<Handle>| returned.is_empty() || returned.contains(handle);
                 let returned = written.returned.as_ref().is_some_and(named);
-                let place = (*device, *text);
-                let known = self.seen.contains(&place) || self.late.contains(&place);
-                if stays && !returned && device != &author && !known {
-                    self.complain(|| {
-                        format!("text {text} of client {author} is acknowledged, and client {device} never shows it")
-                    });
+                let known = self.knows(*device, *text, group);
+                if !returned && device != &author && !known {
+                    complaints.push(format!("text {text} of client {author} is acknowledged, and client {device} never shows it"));
                 }
             }
         }
+        if let Some(first) = complaints.into_iter().next() {
+            self.complain(|| first);
+        }
+    }
+
+    /// Whether a device has shown a text, or knows that there is something that it cannot show.
+    fn knows(&self, device: Index, text: Text, group: &GroupId) -> bool {
+        let place = (device, text);
+        let may_miss = self.is_split(group) || self.came_in.contains(&(device, *group));
+        let misses = may_miss && self.unreadable.contains(&place);
+        self.seen.contains(&place) || self.late.contains(&place) || misses
     }
 }

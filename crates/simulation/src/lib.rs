@@ -8,7 +8,6 @@
 #![expect(
     clippy::too_many_arguments,
     clippy::too_many_lines,
-    clippy::type_complexity,
     clippy::needless_pass_by_value,
     clippy::wildcard_enum_match_arm,
     reason = "every step takes what is outside besides its own arguments; a model ignores most frames"

@@ -94,7 +94,7 @@ fn clean(args: &Args) -> ExitCode {
         return ExitCode::FAILURE;
     }
     say(&format!(
-        "simulation: {} seeds, {} events, {} virtual minutes, {} texts, {} shown, {} too late, {} commits, {} faults, 0 findings in {:.1} s",
+        "simulation: {} seeds, {} events, {} virtual minutes, {} texts, {} shown, {} too late, {} commits, {} came in from outside, {} told of forks, {} faults, 0 findings in {:.1} s",
         args.seeds,
         totals.steps,
         totals.time_ms / 60_000,
@@ -102,6 +102,8 @@ fn clean(args: &Args) -> ExitCode {
         totals.counts.shown,
         totals.counts.late,
         totals.counts.commits,
+        totals.counts.came_in,
+        totals.counts.forks,
         totals.counts.faults,
         started.elapsed().as_secs_f64(),
     ));
@@ -174,6 +176,8 @@ impl Totals {
         self.counts.shown += report.counts.shown;
         self.counts.late += report.counts.late;
         self.counts.commits += report.counts.commits;
+        self.counts.came_in += report.counts.came_in;
+        self.counts.forks += report.counts.forks;
         self.counts.faults += report.counts.faults;
     }
 }

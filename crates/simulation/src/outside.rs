@@ -48,6 +48,8 @@ pub(crate) enum Event {
     Fault,
     /// A client connects anew while the server still has its old connection.
     Again(Index),
+    /// A client that was away is back.
+    Back(Index),
     /// A domain's process dies.
     Crash(Index),
     /// A domain that is down starts.
@@ -87,6 +89,8 @@ pub(crate) struct Link {
     pub(crate) incarnation: u64,
     up_at: u64,
     down_at: u64,
+    /// What the client sends gets nowhere.
+    is_lost: bool,
 }
 
 /// See the module's documentation.
@@ -197,6 +201,7 @@ impl Outside {
             incarnation,
             up_at: self.now,
             down_at: self.now,
+            is_lost: false,
         };
         self.links.insert(self.connections, link);
         self.connections
@@ -206,7 +211,8 @@ impl Outside {
     pub(crate) fn up(&mut self, connection: Connection, frame: Frame) {
         let delay = self.delay();
         let now = self.now;
-        let Some(link) = self.links.get_mut(&connection) else {
+        let link = self.links.get_mut(&connection);
+        let Some(link) = link.filter(|link| !link.is_lost) else {
             return;
         };
         link.up_at = link.up_at.max(now + delay);
@@ -227,6 +233,13 @@ impl Outside {
         link.down_at = link.down_at.max(now + delay);
         let at = link.down_at;
         self.after(at - now, Event::Down(connection, frames));
+    }
+
+    /// From now on nothing that a client sends on this connection arrives.
+    pub(crate) fn lose_up(&mut self, connection: Connection) {
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.is_lost = true;
+        }
     }
 
     /// A connection breaks: each end notices at its own time, and what arrives before is taken.

@@ -1,23 +1,29 @@
-//! What domains tell each other: events, batches of them, answers (CCP-1 section 8).
+//! What domains tell each other. What travels is what the server sends too (`commucat_federation`);
+//! beside an event stands what only its sender knows.
 
 use bytes::Bytes;
+use commucat_federation::event::{
+    Body, Class, Deliver, Delivered, Event as WireEvent, EventId, Lane, Request, Requested, Return,
+    Submit, Tag,
+};
 use commucat_proto::frame::FrameType;
-use commucat_proto::frame::error::Problem;
+use commucat_proto::frame::group_event::Reason as WireReason;
 use commucat_proto::id::{DedupeKey, GroupId, Handle, MessageId, QueueId, SealedRef};
 use commucat_routing::ticket::Reason;
 
 use crate::outside::Index;
 
-/// Lanes to one peer; a group's events all take the same.
-pub(crate) const LANES: u8 = 8;
-
-/// How far a batch's date may be from the receiver's clock.
-pub(crate) const WINDOW_MS: u64 = 15 * 60 * 1000;
-
 /// The lane of a group.
 pub(crate) fn lane_of(group: &GroupId) -> u8 {
-    let [first, ..] = *blake3::hash(group.as_bytes()).as_bytes();
-    first % LANES
+    Lane::of(group).number()
+}
+
+/// The name of the event with this number: the same whenever it is sent.
+pub(crate) fn id_of(number: u64) -> EventId {
+    let mut id = [0; 16];
+    let (first, _) = id.split_at_mut(8);
+    first.copy_from_slice(&number.to_be_bytes());
+    EventId::new(id)
 }
 
 /// A message as `undelivered` names it: its id, and the dedupe key of the ciphertext, which is
@@ -74,37 +80,148 @@ pub(crate) enum Event {
     },
 }
 
-/// Events on their way, signed by their sender.
+impl Event {
+    /// What goes to the other domain; none for what no server sends.
+    pub(crate) fn wire(&self, id: EventId) -> Option<WireEvent> {
+        let body = match self.clone() {
+            Self::Deliver {
+                group,
+                frame,
+                payload,
+                references,
+                ..
+            } => Body::Deliver(Deliver {
+                group,
+                frame: Delivered::of_code(frame.code())?,
+                payload,
+                references,
+            }),
+            Self::Submit {
+                group,
+                handle,
+                reference,
+                payload,
+            } => Body::Submit(Submit {
+                group,
+                handle,
+                reference,
+                class: Class::Durable,
+                payload,
+            }),
+            Self::Return {
+                group,
+                message: (message, returned),
+                handles,
+                reason,
+                reference,
+            } => Body::Return(Return {
+                group,
+                message,
+                returned,
+                handles,
+                reason: wire_reason(reason),
+                author: reference,
+            }),
+            Self::Request { frame, payload } => Body::Request(Request {
+                frame: Requested::of_code(frame.code())?,
+                payload,
+            }),
+            Self::Tag {
+                group,
+                handle,
+                reference,
+                position,
+                tag,
+            } => Body::Tag(Tag {
+                group,
+                handle,
+                reference,
+                position,
+                tag,
+            }),
+        };
+        Some(WireEvent::new(id, body))
+    }
+
+    /// What came from the other domain.
+    pub(crate) fn of_wire(event: WireEvent) -> Self {
+        match event.body {
+            Body::Deliver(deliver) => Self::Deliver {
+                group: deliver.group,
+                frame: deliver.frame.frame_type(),
+                payload: deliver.payload,
+                references: deliver.references,
+                handles: Vec::new(),
+                author: None,
+            },
+            Body::Submit(submit) => Self::Submit {
+                group: submit.group,
+                handle: submit.handle,
+                reference: submit.reference,
+                payload: submit.payload,
+            },
+            Body::Return(returned) => Self::Return {
+                group: returned.group,
+                message: (returned.message, returned.returned),
+                handles: returned.handles,
+                reason: told_reason(returned.reason),
+                reference: returned.author,
+            },
+            Body::Request(request) => Self::Request {
+                frame: request.frame.frame_type(),
+                payload: request.payload,
+            },
+            Body::Tag(tag) => Self::Tag {
+                group: tag.group,
+                handle: tag.handle,
+                reference: tag.reference,
+                position: tag.position,
+                tag: tag.tag,
+            },
+        }
+    }
+}
+
+/// A reason as others are told.
+pub(crate) const fn wire_reason(reason: Reason) -> WireReason {
+    match reason {
+        Reason::Full => WireReason::Full,
+        Reason::Gone => WireReason::Gone,
+        Reason::Expired => WireReason::Expired,
+        Reason::Forbidden => WireReason::Forbidden,
+        Reason::Epoch => WireReason::Epoch,
+        Reason::Blocked => WireReason::Blocked,
+    }
+}
+
+/// A reason that another domain tells.
+pub(crate) const fn told_reason(reason: WireReason) -> Reason {
+    match reason {
+        WireReason::Full => Reason::Full,
+        WireReason::Gone => Reason::Gone,
+        WireReason::Expired => Reason::Expired,
+        WireReason::Epoch => Reason::Epoch,
+        WireReason::Blocked => Reason::Blocked,
+        WireReason::Forbidden | WireReason::Unknown(_) => Reason::Forbidden,
+    }
+}
+
+/// A request on its way.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
     pub(crate) id: u64,
     pub(crate) from: Index,
     pub(crate) to: Index,
-    /// By the sender's clock.
-    pub(crate) created: u64,
-    /// Their numbers, see [`crate::outside::Outside::keep`].
-    pub(crate) events: Vec<u64>,
+    /// Signed by its sender.
+    pub(crate) request: Bytes,
 }
 
-/// What became of one event.
-#[derive(Clone, Debug)]
-pub(crate) enum Outcome {
-    /// In custody, but for these references.
-    Custody(Vec<(usize, Reason)>),
-    /// The result of a request.
-    Result(Bytes),
-    /// Refused for good.
-    Refused(Box<Problem>),
-    /// Not now.
-    Later,
-}
-
-/// The signed answer to a batch.
+/// The answer to a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) batch: u64,
     pub(crate) from: Index,
     pub(crate) to: Index,
-    /// One for each event; `None` if the batch as a whole was refused.
-    pub(crate) outcomes: Option<Vec<Outcome>>,
+    /// Signed; `None` if the batch as a whole was refused.
+    pub(crate) signed: Option<Bytes>,
 }

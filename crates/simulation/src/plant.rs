@@ -35,6 +35,18 @@ pub enum Plant {
     RefusalForgotten,
     /// A second notice of a frame that was returned, sealed again and returned again is a repeat.
     ReturnedOnce,
+    /// The hub does not ask who may remove members.
+    AnybodyRemoves,
+    /// The hub takes messages of those who are not in the list any more.
+    RemovedMaySend,
+    /// The hub takes a fork tag for whomever it names.
+    TagsOfAnybody,
+    /// The hub does not tell those who are apart.
+    ForkUntold,
+    /// A follower takes frames of a group from whoever sends them, not from its hub alone.
+    AnyHubDelivers,
+    /// A client that was told `fork` follows whatever GroupInfo is the newest.
+    AnyGroupInfo,
     /// A client acknowledges a frame before it has stored it.
     ClientAckBeforeStore,
     /// A client that reconnects sends new messages before those that were not acknowledged.

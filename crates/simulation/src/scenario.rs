@@ -1,5 +1,6 @@
 //! What a seed plays: how many of what, and how much goes wrong.
 
+use crate::outside::Index;
 use crate::random::Random;
 
 /// See the module's documentation.
@@ -22,6 +23,12 @@ pub(crate) struct Scenario {
     pub(crate) window_bytes: usize,
     /// Two domains are cut off from each other for longer than a batch's date holds.
     pub(crate) long_cut: bool,
+    /// A client that means harm.
+    pub(crate) rogue: Option<Index>,
+    /// It leads members of a group apart; else it only tries to.
+    pub(crate) splits: bool,
+    /// A domain that lies as a follower.
+    pub(crate) liar: Option<Index>,
 }
 
 impl Scenario {
@@ -29,9 +36,12 @@ impl Scenario {
     pub(crate) fn of(random: &mut Random) -> Self {
         let domains = 1 + random.index(4);
         let long_cut = domains > 1 && random.chance(250);
+        let clients = domains + 2 + random.index(4);
+        let rogue = random.index(clients);
+        let liar = random.index(domains);
         Self {
             domains,
-            clients: domains + 2 + random.index(4),
+            clients,
             groups: 1 + random.index(2),
             active_ms: if long_cut {
                 1_100_000
@@ -44,6 +54,9 @@ impl Scenario {
             peer_faults: random.one_of(&[0, 100, 400]).copied().unwrap_or(0),
             window_bytes: random.one_of(&[120, 400, 1 << 20]).copied().unwrap_or(400),
             long_cut,
+            rogue: random.chance(400).then_some(rogue),
+            splits: random.chance(500),
+            liar: (domains > 1 && random.chance(250)).then_some(liar),
         }
     }
 }

@@ -8,7 +8,7 @@ use commucat_proto::frame::key_package::ClaimResult;
 use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{AccountId, ClaimId, DedupeKey, DeviceId, GroupId, QueueId, SealedRef};
 use commucat_proto::signed::Signed;
-use commucat_routing::hub::Group;
+use commucat_routing::hub::{Entry, Group};
 use commucat_routing::lane::{Envelope, Page, Position, Row, Spooled};
 
 use crate::outside::Index;
@@ -87,6 +87,15 @@ pub(crate) struct Commit {
     pub(crate) rows: Vec<(Place, Envelope)>,
 }
 
+/// An entry that left a group's list.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) group: GroupId,
+    pub(crate) entry: Entry,
+    /// Whether the commit was an admin's; none if there was no commit.
+    pub(crate) by_admin: Option<bool>,
+}
+
 /// What a transaction came to.
 #[derive(Debug)]
 pub(crate) enum Written {
@@ -110,6 +119,8 @@ pub(crate) struct Store {
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     pub(crate) lists: BTreeMap<AccountId, Signed>,
     pub(crate) claims: BTreeMap<ClaimId, ClaimResult>,
+    /// What left the lists since somebody looked.
+    pub(crate) taken: Vec<Taken>,
 }
 
 impl Store {
@@ -148,6 +159,12 @@ impl Store {
             Write::Commit(commit) => self.commit(commit),
             Write::Replace(group, revision, after) => match self.groups.get_mut(group) {
                 Some(kept) if kept.revision == *revision => {
+                    let left = left(&kept.group, after);
+                    self.taken.extend(left.map(|entry| Taken {
+                        group: *group,
+                        entry: entry.clone(),
+                        by_admin: None,
+                    }));
                     kept.group = (**after).clone();
                     kept.revision += 1;
                     Written::Changed
@@ -164,6 +181,14 @@ impl Store {
         if kept.revision != commit.revision {
             return Written::Stale;
         }
+        let author = kept.group.entry(&commit.entry.author);
+        let is_admin = author.is_some_and(|author| author.admin);
+        let left = left(&kept.group, &commit.after);
+        self.taken.extend(left.map(|entry| Taken {
+            group: commit.group,
+            entry: entry.clone(),
+            by_admin: Some(is_admin),
+        }));
         kept.revision += 1;
         kept.group = commit.after.clone();
         kept.log.push(commit.entry.clone());
@@ -250,6 +275,12 @@ impl Store {
             .filter(|device| self.devices.contains_key(device))
             .collect()
     }
+}
+
+/// The entries of a list that are not in the one after it.
+fn left<'a>(before: &'a Group, after: &'a Group) -> impl Iterator<Item = &'a Entry> {
+    let list = before.list.iter();
+    list.filter(|entry| after.entry(&entry.handle).is_none())
 }
 
 impl Queue {

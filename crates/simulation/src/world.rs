@@ -4,11 +4,15 @@ mod acts;
 mod conclusion;
 mod faults;
 
+use commucat_crypto::secret::Secret;
+use commucat_crypto::server_keys::DomainSecret;
+use commucat_crypto::signing::SigningKey;
 use commucat_proto::id::{DeviceId, Domain as DomainId, GroupId, QueueId};
 use commucat_routing::hub::Entry;
 use commucat_routing::hub::Group;
 
 use crate::client::Model;
+use crate::client::commit::group_info;
 use crate::client::group::{Epoch, Member};
 use crate::domain::Domain;
 use crate::judge::Counts;
@@ -20,6 +24,9 @@ use crate::store::{Device, Kept, Place};
 
 /// When the faults have ended, everything has to come to rest within this.
 const REST_MS: u64 = 20 * 60 * 1000;
+
+/// An empty fork tag counts after a minute.
+const ALARM_MS: u64 = 65 * 1000;
 
 /// A run with more events than this does not come to rest.
 const STEPS_MAX: u64 = 5_000_000;
@@ -41,6 +48,8 @@ pub(crate) struct Founded {
     pub(crate) group: GroupId,
     pub(crate) hub: Index,
     pub(crate) first: Epoch,
+    /// Its link's seed.
+    pub(crate) seed: SigningKey,
 }
 
 /// What a seed came to.
@@ -81,8 +90,12 @@ impl World {
     fn populate(&mut self, scenario: &Scenario) -> Option<()> {
         let name = |index| DomainId::parse(&format!("d{index}.example")).ok();
         let names: Vec<_> = (0..scenario.domains).map(name).collect::<Option<_>>()?;
-        for index in 0..scenario.domains {
-            let mut domain = Domain::new(index, names.clone());
+        let secrets: Vec<_> = (0..scenario.domains)
+            .map(|_| DomainSecret::from_seed(&Secret::new(self.out.random.bytes())))
+            .collect();
+        let keys: Vec<_> = secrets.iter().map(DomainSecret::key).collect();
+        for (index, secret) in secrets.into_iter().enumerate() {
+            let mut domain = Domain::new(index, names.clone(), (secret, keys.clone()));
             domain.skew_ms = self.out.random.below(4 * 60 * 1000);
             self.domains.push(domain);
         }
@@ -95,7 +108,11 @@ impl World {
                 last_resort: None,
             };
             self.domains.get_mut(home)?.register(&device, stored);
-            self.clients.push(Model::new(index, home, device));
+            if scenario.liar == Some(home) {
+                self.out.judge.is_lied_to(index);
+            }
+            let name = names.get(home)?.clone();
+            self.clients.push(Model::new(index, (home, name), device));
         }
         for number in 0..scenario.groups {
             self.found(number % scenario.domains)?;
@@ -118,28 +135,26 @@ impl World {
             sealed_ref: reference,
             admin: true,
         };
+        let first = Epoch::of_creator(&group, handle, creator.index);
+        let seed = SigningKey::from_seed(&Secret::new(self.out.random.bytes()));
         let kept = Kept {
-            group: Group::create(&[entry], &name, None).ok()?,
+            group: Group::create(&[entry], &name, Some(seed.public())).ok()?,
             revision: 0,
             created_by: bytes::Bytes::new(),
             log: Vec::new(),
-            infos: Vec::new(),
+            infos: vec![(0, group_info(&first, 0))],
         };
         domain.store.groups.insert(group, kept);
-        let first = Epoch::of_creator(&group, handle, creator.index);
-        let member = Member {
-            hub: name,
-            key: creator.take_package(&handle)?,
-            reference,
-            epoch: first.clone(),
-            counter: 0,
-            out: false,
-            behind: false,
-            overtaken: false,
-        };
+        let key = creator.take_package(&handle)?;
+        let member = Member::new(name, key, reference, (first.clone(), 0));
         creator.disk.groups.insert(group, member);
         let creator = creator.index;
-        self.groups.push(Founded { group, hub, first });
+        self.groups.push(Founded {
+            group,
+            hub,
+            first,
+            seed,
+        });
         for other in 0..self.clients.len() {
             let wait = self.out.random.below(200);
             if other != creator && (wait < 160 || self.clients.len() < 4) {
@@ -173,6 +188,25 @@ impl World {
         let active = self.out.scenario.active_ms;
         self.until(active);
         self.calm_down();
+        self.rest();
+        self.compare();
+        self.last_word();
+        let end = self.out.now + ALARM_MS;
+        self.until(end);
+        self.out.now = self.out.now.max(end);
+        self.rest();
+        self.conclude();
+        Report {
+            complaint: self.out.judge.complaint().map(str::to_owned),
+            counts: self.out.judge.counts(),
+            digest: self.out.digest(),
+            steps: self.out.steps,
+            time_ms: self.out.now,
+        }
+    }
+
+    /// Lets everything happen until nothing waits any more.
+    fn rest(&mut self) {
         let end = self.out.now + REST_MS;
         let mut quiet = false;
         while !quiet && self.out.now < end && self.goes_on() {
@@ -185,14 +219,6 @@ impl World {
             let what = self.unrest();
             self.out.judge.complain(|| format!("no rest: {what}"));
         }
-        self.conclude();
-        Report {
-            complaint: self.out.judge.complaint().map(str::to_owned),
-            counts: self.out.judge.counts(),
-            digest: self.out.digest(),
-            steps: self.out.steps,
-            time_ms: self.out.now,
-        }
     }
 
     fn goes_on(&self) -> bool {
@@ -204,6 +230,7 @@ impl World {
             && let Some(event) = self.out.next(limit)
         {
             self.happen(event);
+            self.watch();
         }
     }
 
@@ -268,6 +295,7 @@ impl World {
             }
             Event::Fault => self.fault(),
             Event::Again(client) => self.connect_again(client),
+            Event::Back(client) => self.come_back(client),
             Event::Crash(domain) => self.crash_domain(domain),
             Event::Start(domain) => {
                 if let Some(domain) = self.domains.get_mut(domain).filter(|one| !one.up) {

@@ -8,11 +8,12 @@ use commucat_crypto::signing::SigningKey;
 use commucat_proto::frame::fanout::FanoutEntry;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::{Frame, FrameType, Header};
-use commucat_proto::id::{DedupeKey, DeviceId, GroupId, Handle, MessageId};
+use commucat_proto::id::{DedupeKey, DeviceId, Domain, GroupId, Handle, MessageId};
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor;
 
-use super::group::Member;
+use super::external::Joining;
+use super::group::{Epoch, Member};
 use crate::judge::Text;
 use crate::outside::{Connection, Event, Index, Outside};
 
@@ -21,6 +22,8 @@ use crate::outside::{Connection, Event, Index, Outside};
 pub(crate) struct Model {
     pub(crate) index: Index,
     pub(crate) home: Index,
+    /// The name of its home.
+    pub(super) domain: Domain,
     pub(crate) device: DeviceId,
     pub(crate) disk: Disk,
     pub(crate) online: Option<Online>,
@@ -44,9 +47,17 @@ pub(crate) struct Disk {
     pub(super) opened: BTreeSet<(u64, MessageId)>,
     /// Notices that were taken: a repeat is dropped before anything is done about it.
     pub(super) notices: BTreeSet<MessageId>,
+    /// Ciphertexts that came back: an ACK for one of them is worth nothing any more.
+    pub(super) returned: BTreeSet<DedupeKey>,
     pub(super) held: Vec<(GroupId, Msg)>,
     pub(crate) intents: VecDeque<(GroupId, Intent)>,
     pub(super) pending: Option<Pending>,
+    /// Groups that are being joined by link.
+    pub(super) joining: BTreeMap<GroupId, Joining>,
+    /// Groups that were left for good, of which the home server may not know yet.
+    pub(super) leaving: BTreeSet<GroupId>,
+    /// Positions for which a false tag is reported.
+    pub(super) lies: BTreeSet<(GroupId, u64)>,
 }
 
 /// A text that waits for its acknowledgement.
@@ -68,6 +79,18 @@ pub(crate) enum Intent {
     Remove(Handle),
     /// A commit that nobody can apply.
     Rubbish,
+    /// One that some can read and others cannot.
+    Spoiled,
+    /// A good one with a GroupInfo that is none, or is another group's.
+    BadInfo,
+    /// One of a group of its own making, whose GroupInfo opens, and a false tag.
+    Lure,
+    /// Into the list, and into a group of its own making.
+    Ghost(FanoutEntry, Index),
+    /// Out of the list and not out of the tree.
+    Unlist(Handle),
+    /// A removal by somebody who is no admin.
+    Mutiny(Handle),
 }
 
 /// A commit that the hub has not decided on.
@@ -79,15 +102,27 @@ pub(super) struct Pending {
     pub(super) expect: u64,
     /// The text that the bundle carries.
     pub(super) first: Option<Outgoing>,
+    /// Of an external commit: where it leads.
+    pub(super) external: Option<Epoch>,
+    /// The position of the GroupInfo that it is built on.
+    pub(super) base: u64,
 }
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
-    Message(GroupId, MessageId),
+    /// With the key of its ciphertext: a text that was sealed again has another.
+    Message(GroupId, MessageId, DedupeKey),
     Join(GroupId),
     Commit,
     Fetch(GroupId),
+    /// GroupInfos, to compare or to rejoin.
+    Infos(GroupId),
+    /// GroupInfos, to join by link.
+    Link(GroupId),
+    Leave(GroupId),
+    /// What is not to succeed.
+    Nothing,
 }
 
 /// The channel of a group.
@@ -115,13 +150,16 @@ pub(crate) struct Online {
     pub(super) caught_up: bool,
     pub(super) commit_at: u64,
     pub(super) fetch_at: u64,
+    /// Fork tags to report, the newest of each group.
+    pub(super) tags: BTreeMap<GroupId, (u64, Option<[u8; 16]>)>,
 }
 
 impl Model {
-    pub(crate) fn new(index: Index, home: Index, device: DeviceId) -> Self {
+    pub(crate) fn new(index: Index, (home, domain): (Index, Domain), device: DeviceId) -> Self {
         Self {
             index,
             home,
+            domain,
             device,
             disk: Disk::default(),
             online: None,
@@ -135,6 +173,7 @@ impl Model {
     pub(crate) fn package(&mut self, out: &mut Outside) -> Handle {
         let key = SigningKey::from_seed(&Secret::new(out.random.bytes()));
         let handle = Handle::new(key.public());
+        out.judge.owns(self.index, handle);
         self.disk.packages.insert(handle, key);
         handle
     }
@@ -169,6 +208,7 @@ impl Model {
             caught_up: false,
             commit_at: 0,
             fetch_at: 0,
+            tags: BTreeMap::new(),
         });
         self.pump(out);
     }
@@ -209,7 +249,9 @@ impl Model {
             !online.unanswered.is_empty()
                 || !self.disk.intents.is_empty()
                 || self.disk.pending.is_some()
-                || self.disk.groups.values().any(|member| member.behind)
+                || !self.disk.joining.is_empty()
+                || !self.disk.leaving.is_empty()
+                || self.disk.groups.values().any(Member::is_busy)
         });
         if waits && !self.waking {
             self.waking = true;
@@ -225,12 +267,10 @@ impl Model {
             && self.disk.outbox.is_empty()
             && self.disk.intents.is_empty()
             && self.disk.pending.is_none()
+            && self.disk.joining.is_empty()
+            && self.disk.leaving.is_empty()
             && self.unstored.is_empty()
-            && !self
-                .disk
-                .groups
-                .values()
-                .any(|member| member.behind && !member.out)
+            && !self.disk.groups.values().any(Member::is_busy)
     }
 
     /// Sends a numbered frame.

@@ -1,18 +1,17 @@
 //! What a client sends: texts until they are acknowledged, commits until the hub has decided.
 
-use commucat_crypto::signing::Purpose;
 use commucat_proto::frame::FrameType;
-use commucat_proto::frame::bundle::{Bundle, Welcome};
-use commucat_proto::frame::fanout::Change;
 use commucat_proto::frame::fetch::{Fetch, FetchAccess, Want};
 use commucat_proto::frame::join::Join;
 use commucat_proto::frame::key_update::KeyUpdate;
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{GroupId, MessageId};
+use commucat_proto::id::{DedupeKey, GroupId, MessageId};
 use commucat_proto::wire::Cbor as _;
 
-use super::group::{Content, Epoch, Member, next_epoch};
-use super::model::{Asked, Binding, Intent, Model, Outgoing, Pending};
+use super::commit::Content;
+use super::external::Joining;
+use super::group::Member;
+use super::model::{Asked, Binding, Model, Outgoing};
 use crate::outside::Outside;
 use crate::plant::Plant;
 
@@ -25,7 +24,7 @@ const WINDOW: usize = 24;
 impl Model {
     /// Writes a text.
     pub(crate) fn write(&mut self, out: &mut Outside, group: GroupId) {
-        let Some(member) = self.disk.groups.get_mut(&group).filter(|one| !one.out) else {
+        let Some(member) = self.disk.groups.get_mut(&group).filter(|one| one.is_in()) else {
             return;
         };
         member.counter += 1;
@@ -51,20 +50,33 @@ impl Model {
         for group in groups {
             self.pump_group(out, group);
             self.fetch_if_behind(out, group);
+            self.pump_infos(out, group);
         }
+        self.pump_links(out);
+        self.pump_leaving(out);
         self.pump_commit(out);
         self.wake_later(out);
     }
 
     fn pump_group(&mut self, out: &mut Outside, group: GroupId) {
-        let behind = self.disk.groups.get(&group).is_none_or(|one| one.behind);
-        if behind || !self.disk.outbox.iter().any(|one| one.group == group) {
+        let member = self.disk.groups.get(&group);
+        let Some(member) = member.filter(|one| one.is_in()) else {
             return;
-        }
+        };
+        let writes = !member.behind && self.disk.outbox.iter().any(|one| one.group == group);
+        let tags = self.online.as_ref().map(|online| &online.tags);
+        let reports = tags.is_some_and(|tags| tags.contains_key(&group));
         match self.binding(&group) {
-            None => self.join(out, group),
-            Some(Binding::Joining | Binding::Broken) => {}
-            Some(Binding::Bound) => self.send_texts(out, group),
+            None if writes || reports => self.join(out, group),
+            None | Some(Binding::Joining | Binding::Broken) => {}
+            Some(Binding::Bound) => {
+                if reports {
+                    self.acknowledge(out);
+                }
+                if writes {
+                    self.send_texts(out, group);
+                }
+            }
         }
     }
 
@@ -113,13 +125,18 @@ impl Model {
             }
             let before = outgoing.sealed.clone();
             let msg = outgoing.seal(member, self.index, out.random.next());
-            if outgoing.was_sent && before.is_none_or(|before| before != msg) {
-                out.judge.sealed_again(outgoing.text);
+            if before.is_none_or(|before| before != msg) {
+                let recipients = member.epoch.roster.keys().copied();
+                out.judge.sealed(outgoing.text, recipients);
+                if outgoing.was_sent {
+                    out.judge.sealed_again(outgoing.text);
+                }
             }
             outgoing.was_sent = true;
             online.sent.insert(outgoing.message);
             let channel = online.channels.get(&group).copied().unwrap_or(0);
-            let asked = Asked::Message(group, outgoing.message);
+            let key = DedupeKey::of(&group, &outgoing.message, &msg.ciphertext());
+            let asked = Asked::Message(group, outgoing.message, key);
             self.ask(out, (FrameType::Msg, channel), msg.payload().clone(), asked);
         }
     }
@@ -129,7 +146,7 @@ impl Model {
             return;
         };
         let waits = out.now < online.fetch_at || self.is_asking(Asked::Fetch(group));
-        if !member.behind || member.out || waits {
+        if !member.behind || !member.is_in() || waits {
             return;
         }
         let fetch = Fetch {
@@ -165,98 +182,21 @@ impl Model {
         let Some(pending) = &self.disk.pending else {
             return;
         };
-        let Some(member) = self.disk.groups.get(&pending.group) else {
+        if self.is_asking(Asked::Infos(pending.group)) {
+            return;
+        }
+        let way = self.disk.joining.get(&pending.group).map(Joining::way);
+        let member = self.disk.groups.get(&pending.group);
+        let way = way.or(member.map(|member| (member.hub.clone(), member.reference)));
+        let Some((hub, sealed_ref)) = way else {
             return;
         };
         let update = KeyUpdate {
-            hub: member.hub.clone(),
+            hub,
             bundle: pending.bundle.clone(),
-            sealed_ref: member.reference,
+            sealed_ref,
         };
         self.request(out, FrameType::KeyUpdate, &update, Asked::Commit);
-    }
-
-    /// Builds the commit for the oldest intent that still makes sense.
-    fn propose(&mut self, out: &mut Outside) -> Option<Pending> {
-        loop {
-            let (group, intent) = self.disk.intents.front()?.clone();
-            let member = self.disk.groups.get(&group);
-            let Some(member) = member.filter(|one| !one.out && makes_sense(one, &intent)) else {
-                self.disk.intents.pop_front();
-                continue;
-            };
-            if member.behind {
-                return None;
-            }
-            let (mut change, mut added) = (Change::default(), Vec::new());
-            match &intent {
-                Intent::Update | Intent::Rubbish => {}
-                Intent::Add(entry, client) => {
-                    change.add.push(entry.clone());
-                    added.push(*client);
-                }
-                Intent::Remove(handle) => change.remove.push(*handle),
-            }
-            let mut commit = member.epoch.commit(out.random.next(), &added);
-            let author = member.handle();
-            let next = next_epoch(&member.epoch, (group, author), &commit, &change);
-            if matches!(intent, Intent::Rubbish) {
-                commit = bytes::Bytes::from_static(b"this leads nowhere");
-            }
-            let handles: Vec<_> = change.add.iter().map(|entry| entry.handle).collect();
-            let welcomed = next.iter().filter(|_| !handles.is_empty());
-            let welcomes = welcomed.map(|next| Welcome {
-                handles: handles.clone(),
-                welcome: next.welcome(),
-            });
-            let first = self.first_message(out, group, next.as_ref(), &intent);
-            let bundle = Bundle {
-                group,
-                expect: member.epoch.position,
-                commit,
-                change,
-                welcomes: welcomes.collect(),
-                sealed_group_info: bytes::Bytes::from_static(b"info"),
-                author,
-                first_message: first
-                    .as_ref()
-                    .and_then(|first| Some(first.sealed.as_ref()?.payload().clone())),
-            };
-            let expect = bundle.expect;
-            let signed = member.key.sign(Purpose::Commit, bundle.encode());
-            return Some(Pending {
-                group,
-                entry: MessageId::of_body(&signed.body),
-                bundle: signed,
-                expect,
-                first,
-            });
-        }
-    }
-
-    /// Sometimes a commit carries the first message of its epoch: the oldest text, if none of the
-    /// client's is on its way.
-    fn first_message(
-        &self,
-        out: &mut Outside,
-        group: GroupId,
-        next: Option<&Epoch>,
-        intent: &Intent,
-    ) -> Option<Outgoing> {
-        let mut outbox = self.disk.outbox.iter();
-        let mut first = outbox.next().filter(|_| outbox.next().is_none())?.clone();
-        let next = next.filter(|_| !matches!(intent, Intent::Rubbish))?;
-        if first.group != group || first.was_sent || !out.random.chance(300) {
-            return None;
-        }
-        let content = Content {
-            state: next.state(),
-            author: u64::try_from(self.index).unwrap_or(u64::MAX),
-            nonce: out.random.next(),
-            text: first.text,
-        };
-        first.sealed = Some(Msg::new(next.position, first.message, &content.encode()));
-        Some(first)
     }
 }
 
@@ -278,18 +218,5 @@ impl Outgoing {
         let msg = Msg::new(position, self.message, &content.encode());
         self.sealed = Some(msg.clone());
         msg
-    }
-}
-
-/// Whether an intent can still be carried out.
-fn makes_sense(member: &Member, intent: &Intent) -> bool {
-    let roster = &member.epoch.roster;
-    match intent {
-        Intent::Update | Intent::Rubbish => true,
-        Intent::Add(entry, client) => {
-            let mut people = roster.values();
-            !roster.contains_key(&entry.handle) && !people.any(|(other, _)| other == client)
-        }
-        Intent::Remove(handle) => member.is_admin() && roster.contains_key(handle),
     }
 }

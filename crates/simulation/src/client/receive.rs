@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use commucat_proto::error::Title;
-use commucat_proto::frame::ack::{AckDown, AckUp, Answer};
+use commucat_proto::frame::ack::{AckDown, AckUp, Answer, ForkTag};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fetch::FetchResult;
 use commucat_proto::frame::group_event::{EventKind, GroupEvent, Reason};
@@ -14,8 +14,9 @@ use commucat_proto::frame::{Frame, FrameType, Header};
 use commucat_proto::id::{DedupeKey, GroupId};
 use commucat_proto::wire::Cbor as _;
 
-use super::group::{Applied, Content, Epoch, Member};
-use super::model::{Asked, Binding, Model, Outgoing};
+use super::commit::{Content, of_welcome};
+use super::group::{Applied, Invalid, Member};
+use super::model::{Asked, Binding, Intent, Model, Outgoing};
 use crate::outside::{Event, Outside};
 use crate::plant::Plant;
 
@@ -53,13 +54,27 @@ impl Model {
         }
     }
 
-    fn acknowledge(&self, out: &mut Outside) {
-        let Some(online) = self.online.as_ref().filter(|one| one.received > 0) else {
+    /// Acknowledges what was stored, and reports the tags of groups that are bound.
+    pub(super) fn acknowledge(&mut self, out: &mut Outside) {
+        let Some(online) = &mut self.online else {
             return;
         };
+        let bindings = &online.bindings;
+        let is_bound = |group: &GroupId| bindings.get(group) == Some(&Binding::Bound);
+        let tags = online.tags.extract_if(.., |group, _| is_bound(group));
+        let tags: Vec<_> = tags
+            .map(|(group, (position, tag))| ForkTag {
+                group,
+                position,
+                tag,
+            })
+            .collect();
+        if online.received == 0 && tags.is_empty() {
+            return;
+        }
         let ack = AckUp {
-            through: Some(online.received),
-            tags: Vec::new(),
+            through: (online.received > 0).then_some(online.received),
+            tags,
         };
         let header = Header::bare(FrameType::Ack);
         let payload = ack.encode().into();
@@ -89,13 +104,10 @@ impl Model {
         let Some(group) = down.group.or(bound.map(|(group, _)| *group)) else {
             return;
         };
-        let is_in = self
-            .disk
-            .groups
-            .get(&group)
-            .is_some_and(|member| !member.out);
+        let is_in = self.disk.groups.get(&group).is_some_and(Member::is_in);
         let key = DedupeKey::of(&group, &down.msg.message(), &down.msg.ciphertext());
-        if is_in && self.disk.keys.insert(key) && !self.open(out, &group, &down.msg) {
+        let awaits = is_in || self.disk.joining.contains_key(&group);
+        if awaits && self.disk.keys.insert(key) && !self.open(out, &group, &down.msg) {
             self.disk.held.push((group, down.msg.clone()));
             if let Some(member) = self.disk.groups.get_mut(&group) {
                 member.behind = true;
@@ -106,8 +118,9 @@ impl Model {
 
     /// Opens a message; false if its epoch is yet to come.
     fn open(&mut self, out: &mut Outside, group: &GroupId, msg: &Msg) -> bool {
-        let Some(member) = self.disk.groups.get(group) else {
-            return true;
+        let member = self.disk.groups.get(group).filter(|one| one.is_in());
+        let Some(member) = member else {
+            return !self.disk.joining.contains_key(group);
         };
         let Some(content) = Content::decode(&msg.ciphertext()) else {
             return true;
@@ -118,11 +131,14 @@ impl Model {
                 let (text, of) = (content.text, msg.position());
                 format!("client {index} at {at} cannot open text {text} of {of}")
             });
+            let is_past = msg.position() <= member.epoch.position;
             if member.epoch.has_forgotten(content.state) {
                 // `Event::Gap`: the entries overtook it by FETCH or Conflict, its keys are gone.
                 out.judge.told_too_late(self.index, content.text);
+            } else if is_past {
+                out.judge.told_unreadable(self.index, content.text);
             }
-            return msg.position() <= member.epoch.position;
+            return is_past;
         }
         if self.disk.opened.insert((content.author, msg.message())) {
             let index = self.index;
@@ -133,37 +149,73 @@ impl Model {
     }
 
     fn on_entry(&mut self, out: &mut Outside, entry: &LogEntry) {
-        let group = entry.group;
-        let Some(member) = self.disk.groups.get_mut(&group).filter(|one| !one.out) else {
+        let (group, me) = (entry.group, self.index);
+        let pending = self.disk.pending.as_ref();
+        let is_own = pending.is_some_and(|one| one.group == group && one.entry == entry.message);
+        let way = self
+            .disk
+            .pending
+            .take_if(|one| is_own && one.external.is_some());
+        if let Some(pending) = way {
+            return self.external_accepted(out, pending);
+        }
+        let Some(member) = self.disk.groups.get_mut(&group).filter(|one| one.is_in()) else {
             return;
         };
-        let pending = self.disk.pending.as_ref().filter(|one| one.group == group);
-        let is_own = pending.is_some_and(|pending| pending.entry == entry.message);
-        match member.epoch.apply(entry) {
+        let handle = member.handle();
+        let applied = member.epoch.apply(entry, Some(me));
+        match applied {
             Applied::Known => return,
             Applied::Gap => {
                 member.behind = true;
                 member.overtaken = true;
                 return;
             }
-            Applied::Advanced | Applied::Skipped => {}
+            Applied::Skipped(invalid) => {
+                // Its author is elsewhere, or this device is; or the hub has taken it out of the list.
+                let is_elsewhere = invalid == Invalid::Elsewhere && entry.author != handle;
+                member.compares |= is_elsewhere || entry.change.remove.contains(&handle);
+            }
+            Applied::Advanced => {}
         }
-        let (position, handle) = (member.epoch.position, member.handle());
+        let (position, tag) = (member.epoch.position, member.epoch.tag());
         let removed = !member.epoch.roster.contains_key(&handle);
+        out.note(|| format!("client {me} handles entry {position}: {applied:?}"));
+        self.report(&group, position, tag);
         if is_own {
             self.pending_accepted(out);
-        } else if pending.is_some_and(|pending| pending.expect < position) {
-            // The race is lost: the intent is proposed again on the new epoch.
-            self.disk.pending = None;
+        } else if let Some(lost) = self
+            .disk
+            .pending
+            .take_if(|one| one.group == group && one.expect < position)
+            && lost.external.is_some()
+            && let Some(member) = self.disk.groups.get_mut(&group)
+        {
+            // The race is lost: the intent is proposed again on the new epoch, the way back sought again.
+            member.rejoins = true;
         }
         if removed {
             return self.leave(out, &group);
         }
+        self.open_held(out, &group);
+    }
+
+    /// Opens what waited for a later epoch.
+    pub(super) fn open_held(&mut self, out: &mut Outside, group: &GroupId) {
         let held = std::mem::take(&mut self.disk.held);
         for (of, msg) in held {
-            if of != group || !self.open(out, &of, &msg) {
+            if of != *group || !self.open(out, &of, &msg) {
                 self.disk.held.push((of, msg));
             }
+        }
+    }
+
+    /// A fork tag for the next ACK.
+    pub(super) fn report(&mut self, group: &GroupId, position: u64, tag: Option<[u8; 16]>) {
+        let is_lie = self.disk.lies.contains(&(*group, position));
+        let tag = if is_lie { Some([0xff; 16]) } else { tag };
+        if let Some(online) = &mut self.online {
+            online.tags.insert(*group, (position, tag));
         }
     }
 
@@ -178,8 +230,7 @@ impl Model {
     }
 
     fn acked(&mut self, out: &mut Outside, outgoing: &Outgoing) {
-        let position = outgoing.sealed.as_ref().map_or(0, Msg::position);
-        out.judge.acked(outgoing.text, position);
+        out.judge.acked(outgoing.text);
         let index = self.index;
         out.note(|| format!("client {index} has text {} acknowledged", outgoing.text));
         let mut outbox = self.disk.outbox.iter();
@@ -197,11 +248,11 @@ impl Model {
         self.disk.sent.insert(outgoing.message, place);
     }
 
-    fn leave(&mut self, out: &mut Outside, group: &GroupId) {
+    pub(super) fn leave(&mut self, out: &mut Outside, group: &GroupId) {
         let index = self.index;
         out.note(|| format!("client {index} is out of a group"));
         if let Some(member) = self.disk.groups.get_mut(group) {
-            member.out = true;
+            member.out.get_or_insert(out.now);
         }
         for outgoing in self.disk.outbox.extract_if(.., |one| one.group == *group) {
             out.judge.withdrawn(outgoing.text);
@@ -209,6 +260,9 @@ impl Model {
         self.disk.held.retain(|(of, _)| of != group);
         self.disk.intents.retain(|(of, _)| of != group);
         self.disk.pending.take_if(|pending| pending.group == *group);
+        if let Some(online) = &mut self.online {
+            online.tags.remove(group);
+        }
     }
 
     fn on_invite(&mut self, out: &mut Outside, invite: &GroupInvite) {
@@ -217,26 +271,30 @@ impl Model {
             .disk
             .groups
             .get(&group)
-            .is_none_or(|member| member.out && member.epoch.position < invite.position);
-        let epoch = Epoch::of_welcome(invite.position, &invite.welcome);
+            .is_none_or(|member| !member.is_in() && member.epoch.position < invite.position);
+        // A LEAVE that is not answered yet would end the new membership too.
+        let newer = newer && !self.disk.leaving.contains(&group);
+        let epoch = of_welcome(invite.position, &invite.welcome);
         let key = self.disk.packages.remove(&invite.handle);
+        let (index, opens, has_key) = (self.index, epoch.is_some(), key.is_some());
+        out.note(|| {
+            let at = invite.position;
+            format!(
+                "client {index} is invited at {at}: newer {newer}, opens {opens}, key {has_key}"
+            )
+        });
         let (Some(epoch), Some(key), true) = (epoch, key, newer) else {
             return;
         };
         let index = self.index;
         out.note(|| format!("client {index} joins at {}", invite.position));
         let counter = self.disk.groups.get(&group).map_or(0, |old| old.counter);
-        let member = Member {
-            hub: invite.hub.clone(),
-            key,
-            reference: invite.sealed_ref,
-            epoch,
-            counter,
-            out: false,
-            behind: false,
-            overtaken: false,
-        };
+        let tag = epoch.tag();
+        let place = (epoch, counter);
+        let member = Member::new(invite.hub.clone(), key, invite.sealed_ref, place);
         self.disk.groups.insert(group, member);
+        // A joiner acknowledges its invitation with the tag: it may be alone in its epoch.
+        self.report(&group, invite.position, tag);
     }
 
     fn on_event(&mut self, out: &mut Outside, event: &GroupEvent) {
@@ -260,7 +318,10 @@ impl Model {
                 let index = self.index;
                 out.note(|| format!("client {index} has text {text} returned"));
                 out.judge.returned(text, notice.handles.as_deref());
-                let is_in = self.disk.groups.get(&group).is_some_and(|one| !one.out);
+                self.disk
+                    .returned
+                    .extend(notice.returned.filter(|_| notice.handles.is_none()));
+                let is_in = self.disk.groups.get(&group).is_some_and(Member::is_in);
                 if notice.reason == Some(Reason::Epoch) && is_in {
                     out.judge.written_again(text);
                     if let Some(member) = self.disk.groups.get_mut(&group) {
@@ -269,13 +330,17 @@ impl Model {
                     if let Some(online) = &mut self.online {
                         online.sent.remove(&message);
                     }
-                    self.disk.outbox.push(Outgoing {
-                        group,
-                        message,
-                        text,
-                        sealed: None,
-                        was_sent: false,
-                    });
+                    let mut outbox = self.disk.outbox.iter_mut();
+                    match outbox.find(|one| one.message == message) {
+                        Some(waiting) => waiting.sealed = None,
+                        None => self.disk.outbox.push(Outgoing {
+                            group,
+                            message,
+                            text,
+                            sealed: None,
+                            was_sent: false,
+                        }),
+                    }
                 }
             }
             EventKind::Gap => {
@@ -283,7 +348,24 @@ impl Model {
                     member.behind = true;
                 }
             }
-            EventKind::Gone | EventKind::Fork | EventKind::Closed | EventKind::Unknown(_) => {}
+            EventKind::Gone => {
+                for handle in notice.handles.iter().flatten() {
+                    let group = notice.group.into_iter();
+                    let intents = group.map(|group| (group, Intent::Remove(*handle)));
+                    self.disk.intents.extend(intents);
+                }
+            }
+            EventKind::Fork => {
+                let Some(group) = notice.group else { return };
+                let member = self.disk.groups.get_mut(&group);
+                if let Some(member) = member.filter(|one| one.is_in()) {
+                    let index = self.index;
+                    out.note(|| format!("client {index} is told of a fork"));
+                    out.judge.told_fork(index, &group);
+                    (member.compares, member.told_fork) = (true, true);
+                }
+            }
+            EventKind::Closed | EventKind::Unknown(_) => {}
         }
     }
 
@@ -291,10 +373,11 @@ impl Model {
         for run in &ack.custody {
             for sequence in run.first..run.first.saturating_add(run.count) {
                 let asked = self.answered(sequence);
-                let Some(Asked::Message(_, message)) = asked else {
+                let Some(Asked::Message(_, message, key)) = asked else {
                     continue;
                 };
-                let mut outbox = self.disk.outbox.iter();
+                let came_back = self.disk.returned.contains(&key);
+                let mut outbox = self.disk.outbox.iter().filter(|_| !came_back);
                 if let Some(outgoing) = outbox.find(|one| one.message == message).cloned() {
                     self.acked(out, &outgoing);
                 }
@@ -309,24 +392,37 @@ impl Model {
             return;
         };
         match self.answered(request) {
-            Some(Asked::Join(group)) => {
-                if let Some(online) = &mut self.online {
-                    online.bindings.insert(group, Binding::Bound);
-                }
-            }
+            Some(Asked::Join(group)) => self.bound(&group),
             Some(Asked::Commit) => self.commit_accepted(out),
             Some(Asked::Fetch(group)) => self.fetched(out, &group, &result),
-            Some(Asked::Message(..)) | None => {}
+            Some(Asked::Infos(group)) => self.infos_fetched(out, &group, &result),
+            Some(Asked::Link(group)) => self.link_fetched(out, &group, &result),
+            Some(Asked::Leave(group)) => {
+                self.disk.leaving.remove(&group);
+            }
+            Some(Asked::Message(..) | Asked::Nothing) | None => {}
+        }
+    }
+
+    /// A channel is bound: where the device is, is reported anew, for the hub may have forgotten it.
+    fn bound(&mut self, group: &GroupId) {
+        if let Some(online) = &mut self.online {
+            online.bindings.insert(*group, Binding::Bound);
+        }
+        let epoch = self.disk.groups.get(group).map(|member| &member.epoch);
+        if let Some(epoch) = epoch.filter(|epoch| epoch.position > 0) {
+            let (position, tag) = (epoch.position, epoch.tag());
+            self.report(group, position, tag);
         }
     }
 
     fn answered(&mut self, sequence: u32) -> Option<Asked> {
         let online = self.online.as_mut()?;
         let (asked, _) = online.unanswered.remove(&sequence)?;
-        if let Asked::Message(group, _) = asked {
+        if let Asked::Message(group, ..) = asked {
             let mut rest = online.unanswered.values();
             let more =
-                rest.any(|(other, _)| matches!(other, Asked::Message(of, _) if *of == group));
+                rest.any(|(other, _)| matches!(other, Asked::Message(of, ..) if *of == group));
             let broken = online.bindings.get(&group) == Some(&Binding::Broken);
             if broken && !more {
                 // All that was behind the failed one is answered: bind anew, send all again.
@@ -385,12 +481,12 @@ impl Model {
             return;
         };
         let asked = online.unanswered.get(&sequence).map(|(asked, _)| *asked);
-        if let Some(Asked::Message(group, _)) = asked {
+        if let Some(Asked::Message(group, ..)) = asked {
             online.bindings.insert(group, Binding::Broken);
         }
         match self.answered(sequence) {
-            Some(Asked::Message(group, _)) => self.message_refused(&group, problem),
-            Some(Asked::Join(group) | Asked::Fetch(group)) => {
+            Some(Asked::Message(group, ..)) => self.message_refused(&group, problem),
+            Some(Asked::Join(group) | Asked::Fetch(group) | Asked::Infos(group)) => {
                 if let Some(online) = &mut self.online {
                     if asked == Some(Asked::Join(group)) {
                         online.bindings.remove(&group);
@@ -401,8 +497,16 @@ impl Model {
                     self.leave(out, &group);
                 }
             }
+            Some(Asked::Link(group)) => {
+                if let Some(online) = &mut self.online {
+                    online.fetch_at = out.now + 500;
+                }
+                if problem.title == Title::NotFound {
+                    self.disk.joining.remove(&group);
+                }
+            }
             Some(Asked::Commit) => self.commit_refused(out, problem),
-            None => {}
+            Some(Asked::Leave(_) | Asked::Nothing) | None => {}
         }
     }
 
@@ -436,6 +540,14 @@ impl Model {
                 .map_or(250, |after| after * 1_000 + 50);
             online.commit_at = out.now + wait;
         }
+        if self
+            .disk
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.external.is_some())
+        {
+            return self.external_refused(out, problem);
+        }
         match problem.title {
             Title::Conflict => {
                 if out.has(Plant::OwnCommitInConflict) {
@@ -466,6 +578,30 @@ impl Model {
         }
     }
 
+    /// An external commit came too late, or is none that the hub takes: the GroupInfos are read again.
+    fn external_refused(&mut self, out: &mut Outside, problem: &Problem) {
+        let is_final = matches!(
+            problem.title,
+            Title::Conflict | Title::Forbidden | Title::InvalidControlPayload | Title::NotFound
+        );
+        let Some(pending) = self.disk.pending.take_if(|_| is_final) else {
+            return;
+        };
+        let own = problem.extra.missing.iter();
+        if let Some(entry) = own.into_iter().find(|entry| entry.message == pending.entry) {
+            let entry = entry.clone();
+            self.disk.pending = Some(pending);
+            return self.on_entry(out, &entry);
+        }
+        if self.disk.joining.contains_key(&pending.group) {
+            if problem.title != Title::Conflict {
+                self.disk.joining.remove(&pending.group);
+            }
+        } else if let Some(member) = self.disk.groups.get_mut(&pending.group) {
+            member.rejoins = true;
+        }
+    }
+
     /// The planted bug: entries of a `Conflict` are all of others.
     fn skip_own(&mut self, problem: &Problem) {
         for entry in &problem.extra.missing {
@@ -475,7 +611,7 @@ impl Model {
             if entry.author == member.handle() && entry.position == member.epoch.position + 1 {
                 member.epoch.position = entry.position;
             } else {
-                member.epoch.apply(entry);
+                member.epoch.apply(entry, Some(self.index));
             }
         }
     }

@@ -118,7 +118,13 @@ impl Domain {
         };
         let origin = self.names.get(committer.origin).ok_or_else(not_found)?;
         let proposal = submitted.proposal(update, origin);
-        let change = match hub::commit(&kept.group, &proposal, signer, past) {
+        let mut group = kept.group.clone();
+        if out.has(Plant::AnybodyRemoves) {
+            for entry in &mut group.list {
+                entry.admin |= entry.handle == bundle.author;
+            }
+        }
+        let change = match hub::commit(&group, &proposal, signer, past) {
             Ok(Committed::Repeat { position }) => return Ok(Decided::Repeat(position)),
             Ok(Committed::Apply(change)) => change,
             Err(Refusal::Conflict { head }) => {

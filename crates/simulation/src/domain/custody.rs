@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use commucat_federation::batch::{Outcome as EventOutcome, Unsettled};
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::error::Problem;
-use commucat_proto::frame::group_event::{GroupEvent, Reason as WireReason};
+use commucat_proto::frame::group_event::GroupEvent;
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, GroupId, Handle, QueueId};
+use commucat_proto::id::{DedupeKey, DeviceId, GroupId, Handle, MessageId, QueueId};
 use commucat_proto::wire::Cbor as _;
 use commucat_routing::hub::Entry;
 use commucat_routing::lane::Envelope;
@@ -17,7 +18,7 @@ use commucat_routing::ticket::{Leg, Missed, Outcome, Reason, Ticket, Verdict};
 use super::peers::Answered;
 use super::{Domain, LegId, TicketId};
 use crate::outside::{Connection, Index, Outside};
-use crate::peer::{self, Event as PeerEvent, Named, Outcome as EventOutcome, ReturnTo};
+use crate::peer::{self, Event as PeerEvent, Named, ReturnTo, id_of, wire_reason};
 use crate::plant::Plant;
 use crate::store::Place;
 
@@ -167,12 +168,12 @@ impl Domain {
         }
     }
 
-    /// What a peer's answer says of an event besides custody, for the tickets that still wait;
+    /// What a peer's answer says of an event besides custody, for the tickets whose legs end with it;
     /// otherwise what is to be told to its author, durably, before the event is forgotten.
     pub(super) fn peer_missed(
         &mut self,
         out: &mut Outside,
-        at: (Place, DedupeKey),
+        legs: &[LegId],
         event: &PeerEvent,
         missed: &[(usize, Reason)],
     ) -> Option<Misses> {
@@ -192,7 +193,6 @@ impl Domain {
         if !gone.is_empty() {
             self.depart(out, *group, gone);
         }
-        let legs = self.legs_of(at.0, &at.1);
         if legs.is_empty() {
             let (message, to) = (*author)?;
             return (!missed.is_empty()).then_some(Misses {
@@ -202,7 +202,7 @@ impl Domain {
                 missed,
             });
         }
-        for leg in &legs {
+        for leg in legs {
             let Some(held) = self.process.legs.get(leg) else {
                 continue;
             };
@@ -222,12 +222,12 @@ impl Domain {
         None
     }
 
-    /// Another domain's hub refused a submitted frame for good: the tickets that still wait fail
+    /// Another domain's hub refused a submitted frame for good: the tickets whose legs end with it fail
     /// with its reason; otherwise what the author is to be told.
     pub(super) fn peer_refused(
         &mut self,
         out: &mut Outside,
-        at: (Place, DedupeKey),
+        legs: &[LegId],
         event: &PeerEvent,
         problem: &Problem,
     ) -> Option<Refused> {
@@ -240,8 +240,7 @@ impl Domain {
         else {
             return None;
         };
-        let legs = self.legs_of(at.0, &at.1);
-        for leg in &legs {
+        for leg in legs {
             if let Some(held) = self.process.legs.get(leg)
                 && let Some(open) = self.process.tickets.get_mut(&held.ticket)
             {
@@ -286,11 +285,7 @@ impl Domain {
             }
             (Purpose::Event(inbound, index), _) => {
                 let outcome = match (done, open.problem) {
-                    (true, _) => {
-                        let missed = open.missed.iter();
-                        let missed = missed.map(|one| (usize::from(one.recipient), one.reason));
-                        EventOutcome::Custody(missed.collect())
-                    }
+                    (true, _) => EventOutcome::Custody(unsettled(&open.missed)),
                     (false, Some(problem)) => EventOutcome::Refused(Box::new(problem)),
                     (false, None) => EventOutcome::Later,
                 };
@@ -371,8 +366,6 @@ impl Domain {
                     (Place::Device(queue), envelope)
                 }
                 ReturnTo::There(domain, reference) => {
-                    let about = (group, message);
-                    let key = undelivered(out, about, handles.clone(), reason).key;
                     let event = PeerEvent::Return {
                         group,
                         message,
@@ -380,12 +373,33 @@ impl Domain {
                         reason,
                         reference,
                     };
-                    peer_entry(out, (domain, group), key, event)
+                    peer_entry(out, (domain, group), event)
                 }
             };
             let leg = self.leg(ticket, 0, Some((place, envelope.key)));
             self.append(out, place, envelope, leg);
         }
+        self.drop_guard(out, ticket, guard);
+    }
+
+    /// Tells a device that its queue could not take everything.
+    pub(crate) fn tell_gap(&mut self, out: &mut Outside, device: &DeviceId) {
+        let Some(queue) = self.store.devices.get(device).map(|device| device.queue) else {
+            return;
+        };
+        let none = GroupId::new([0; 32]);
+        let message = MessageId::new(out.random.bytes());
+        let payload = Bytes::from(GroupEvent::gap(message).encode());
+        let envelope = Envelope {
+            key: DedupeKey::of(&none, &message, &payload),
+            group: None,
+            frame: FrameType::GroupEvent.code(),
+            body: payload,
+        };
+        let (ticket, guard) = self.open_ticket(out, Purpose::Nothing, (none, None), Vec::new());
+        let place = Place::Device(queue);
+        let leg = self.leg(ticket, 0, Some((place, envelope.key)));
+        self.append(out, place, envelope, leg);
         self.drop_guard(out, ticket, guard);
     }
 
@@ -473,7 +487,7 @@ impl Domain {
         };
         let there: Vec<Entry> = list.iter().filter(of_domain).cloned().collect();
         let (place, envelope) = deliver(out, domain, frame, &there);
-        let leg = self.leg(ticket, first, Some((place, frame.key)));
+        let leg = self.leg(ticket, first, Some((place, envelope.key)));
         self.append(out, place, envelope, leg);
     }
 
@@ -520,19 +534,19 @@ pub(super) fn deliver(
         handles: there.iter().map(|entry| entry.handle).collect(),
         author: frame.author,
     };
-    peer_entry(out, (domain, frame.group), frame.key, event)
+    peer_entry(out, (domain, frame.group), event)
 }
 
 /// An event as an entry of the lane that its group takes.
 pub(super) fn peer_entry(
     out: &mut Outside,
     (domain, group): (Index, GroupId),
-    key: DedupeKey,
     event: PeerEvent,
 ) -> (Place, Envelope) {
     let number = out.keep(event);
+    let wire = out.kept(number).and_then(|event| event.wire(id_of(number)));
     let envelope = Envelope {
-        key,
+        key: wire.map_or(DedupeKey::new([0; 16]), |event| event.key()),
         group: Some(group),
         frame: 0,
         body: Bytes::copy_from_slice(&number.to_be_bytes()),
@@ -560,21 +574,13 @@ fn undelivered(
     handles: Vec<Handle>,
     reason: Reason,
 ) -> Envelope {
-    let wire = match reason {
-        Reason::Full => WireReason::Full,
-        Reason::Gone => WireReason::Gone,
-        Reason::Expired => WireReason::Expired,
-        Reason::Forbidden => WireReason::Forbidden,
-        Reason::Epoch => WireReason::Epoch,
-        Reason::Blocked => WireReason::Blocked,
-    };
     let handles = (!handles.is_empty()).then_some(handles);
     let returned = if out.has(Plant::ReturnedOnce) {
         DedupeKey::new([0; 16])
     } else {
         returned
     };
-    let event = GroupEvent::undelivered(group, (message, returned), handles, wire);
+    let event = GroupEvent::undelivered(group, (message, returned), handles, wire_reason(reason));
     group_event(group, &event).envelope()
 }
 
@@ -585,4 +591,17 @@ const fn missed(reason: Reason) -> Outcome {
             Outcome::Refused(reason)
         }
     }
+}
+
+/// What an answer says of the references that are not in custody.
+fn unsettled(missed: &[Missed]) -> Vec<Unsettled> {
+    let one = |missed: &Missed| Unsettled {
+        index: missed.recipient.into(),
+        gone: missed.reason == Reason::Gone,
+        reason: wire_reason(missed.reason),
+    };
+    let mut unsettled: Vec<_> = missed.iter().map(one).collect();
+    unsettled.sort_unstable_by_key(|one| one.index);
+    unsettled.dedup_by_key(|one| one.index);
+    unsettled
 }

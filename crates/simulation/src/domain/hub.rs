@@ -86,12 +86,10 @@ impl Domain {
             reference: join.sealed_ref,
             payload: msg.payload().clone(),
         };
-        let name = named(&join.group, msg);
-        let key = name.1;
-        let about = (join.group, Some((name, to)));
+        let about = (join.group, Some((named(&join.group, msg), to)));
         let (ticket, guard) = self.open_ticket(out, purpose, about, Vec::new());
-        let (place, envelope) = peer_entry(out, (hub, join.group), key, event);
-        let leg = self.leg(ticket, 0, Some((place, key)));
+        let (place, envelope) = peer_entry(out, (hub, join.group), event);
+        let leg = self.leg(ticket, 0, Some((place, envelope.key)));
         self.append(out, place, envelope, leg);
         self.drop_guard(out, ticket, guard);
         Ok(())
@@ -188,6 +186,9 @@ impl Domain {
         let kept = self.store.groups.get(group).ok_or_else(not_found)?;
         let list = match kept.group.fanout(author, position, Source::Store) {
             Ok(Fanout::To(list)) => all(list),
+            Err(Refusal::NotFound) if out.has(Plant::RemovedMaySend) => {
+                all(kept.group.all_but(&sender.handle))
+            }
             Ok(Fanout::Reload) => return Err(not_found()),
             Err(refusal) => return Err(refused(refusal)),
         };
@@ -261,7 +262,8 @@ impl Domain {
             sealed_ref: &sender.reference,
             origin,
         };
-        if kept.group.authorise(author).is_err() || position > kept.group.head {
+        let is_member = kept.group.authorise(author).is_ok();
+        if !(is_member || out.has(Plant::TagsOfAnybody)) || position > kept.group.head {
             return;
         }
         let alarm = self.process.alarms.entry(*group).or_default();

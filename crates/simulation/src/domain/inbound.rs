@@ -1,10 +1,15 @@
 //! Batches of other domains: each event on its own, one answer for all.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use commucat_federation::batch::{Outcome, Settled};
+use commucat_federation::event::EventId;
+use commucat_federation::{PeerKeys, Received, Verified};
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::group_event::GroupEvent;
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, GroupId, MessageId, SealedRef};
+use commucat_proto::id::{DedupeKey, GroupId, MessageId, QueueId, SealedRef};
 use commucat_proto::wire::Cbor as _;
 use commucat_routing::ticket::{Outcome as LegOutcome, Reason};
 
@@ -13,7 +18,7 @@ use super::custody::{Frame, Purpose};
 use super::hub::{Sender, not_found};
 use super::requests::Asker;
 use crate::outside::{Event, Index, Outside};
-use crate::peer::{Answer, Batch, Event as PeerEvent, Outcome, ReturnTo, WINDOW_MS};
+use crate::peer::{Answer, Batch, Event as PeerEvent, ReturnTo};
 use crate::plant::Plant;
 use crate::store::Place;
 
@@ -22,45 +27,64 @@ use crate::store::Place;
 pub(super) struct Inbound {
     batch: u64,
     from: Index,
+    verified: Verified,
+    events: Vec<EventId>,
     outcomes: Vec<Option<Outcome>>,
 }
 
 impl Inbound {
-    fn fails(&self) -> bool {
-        let mut outcomes = self.outcomes.iter();
-        outcomes.any(|outcome| matches!(outcome, Some(Outcome::Later)))
+    fn is_put_off(&self, index: usize) -> bool {
+        matches!(self.outcomes.get(index), Some(Some(Outcome::Later)))
     }
 }
 
 impl Domain {
-    /// A batch arrives; its signature holds.
+    /// A batch arrives.
     pub(crate) fn take_batch(&mut self, out: &mut Outside, batch: &Batch) {
         let (from, to) = (batch.from, self.index);
-        let now = out.now + self.skew_ms;
         out.note(|| format!("domain {to} takes {} of {from}", batch.id));
-        if batch.created.abs_diff(now) > WINDOW_MS {
+        let Some(verified) = self.verified(out, batch) else {
             return self.send_answer(out, (batch.id, from), None);
-        }
+        };
         self.peer_heard(out, from);
         let id = self.number();
-        let outcomes = batch.events.iter().map(|_| None).collect();
+        let (events, _) = verified.events();
         let inbound = Inbound {
             batch: batch.id,
             from,
-            outcomes,
+            verified,
+            events: events.iter().map(|event| event.id).collect(),
+            outcomes: events.iter().map(|_| None).collect(),
         };
         self.process.inbound.insert(id, inbound);
+        if events.is_empty() {
+            return self.batch_done(out, id);
+        }
         // One node takes a batch as a whole: what it knows of a group does not get older in between.
         let node = out.random.index(super::NODES);
-        for (index, number) in batch.events.iter().enumerate() {
-            let fails = self.process.inbound.get(&id).is_some_and(Inbound::fails);
-            // Behind one that failed nothing is taken: it would come before it.
-            let Some(event) = out.kept(*number).filter(|_| !fails).cloned() else {
+        let mut held_up = BTreeSet::new();
+        for (index, event) in events.into_iter().enumerate() {
+            let group = event.body.lane_group().copied();
+            // Behind one of its group that could not be placed nothing is: it would come before it.
+            if group.is_some_and(|group| held_up.contains(&group)) {
                 self.event_done(out, id, index, Outcome::Later);
                 continue;
-            };
-            self.take_event(out, (id, index), (from, node), event);
+            }
+            self.take_event(out, (id, index), (from, node), PeerEvent::of_wire(event));
+            let inbound = self.process.inbound.get(&id);
+            if inbound.is_some_and(|inbound| inbound.is_put_off(index)) {
+                held_up.extend(group);
+            }
         }
+    }
+
+    /// The request, if its sender signed it for this domain just now.
+    fn verified(&self, out: &Outside, batch: &Batch) -> Option<Verified> {
+        let received = Received::read(&batch.request).ok()?;
+        let key = *self.keys.get(batch.from)?;
+        let now = self.clock(out);
+        let verified = received.verify(self.name()?, &PeerKeys::new(key), now);
+        verified.ok()
     }
 
     fn take_event(
@@ -88,6 +112,9 @@ impl Domain {
                     payload,
                     author: None,
                 };
+                if let Some(lie) = self.lie(out, references.len()) {
+                    return self.event_done(out, id, index, lie);
+                }
                 self.place(out, (id, index), from, &frame, &references);
             }
             PeerEvent::Submit {
@@ -119,7 +146,7 @@ impl Domain {
                 reference,
             } => {
                 // Only the group's hub returns: the reference opens with the batch's origin as hub.
-                match self.open_reference(&reference, &group, from) {
+                match self.open_for_peer(out, &reference, &group, from) {
                     Ok(queue) => {
                         let to = (Purpose::Event(id, index), queue);
                         self.undelivered(out, to, (group, message), (handles, reason));
@@ -170,7 +197,7 @@ impl Domain {
         let (ticket, guard) = self.open_ticket(out, purpose, (frame.group, None), Vec::new());
         let mut seen = Vec::new();
         for (at, reference) in references.iter().enumerate() {
-            match self.open_reference(reference, &frame.group, hub) {
+            match self.open_for_peer(out, reference, &frame.group, hub) {
                 Ok(queue) if seen.contains(&queue) => {}
                 Ok(queue) => {
                     seen.push(queue);
@@ -192,6 +219,21 @@ impl Domain {
         self.drop_guard(out, ticket, guard);
     }
 
+    /// The queue that a reference leads to, for a group whose hub is `hub`.
+    fn open_for_peer(
+        &self,
+        out: &Outside,
+        reference: &SealedRef,
+        group: &GroupId,
+        hub: Index,
+    ) -> Result<QueueId, Reason> {
+        let made_for = self.store.references.get(reference).map(|one| one.hub);
+        let hub = made_for
+            .filter(|_| out.has(Plant::AnyHubDelivers))
+            .unwrap_or(hub);
+        self.open_reference(reference, group, hub)
+    }
+
     /// One event of a batch is done; the last one sends the answer.
     pub(super) fn event_done(
         &mut self,
@@ -206,26 +248,34 @@ impl Domain {
         if let Some(place) = inbound.outcomes.get_mut(index) {
             *place = Some(outcome);
         }
-        if inbound.outcomes.iter().any(Option::is_none) {
-            return;
-        }
-        if let Some(inbound) = self.process.inbound.remove(&id) {
-            let outcomes = inbound.outcomes.into_iter().flatten().collect();
-            self.send_answer(out, (inbound.batch, inbound.from), Some(outcomes));
+        if inbound.outcomes.iter().all(Option::is_some) {
+            self.batch_done(out, id);
         }
     }
 
-    fn send_answer(
-        &self,
-        out: &mut Outside,
-        (batch, to): (u64, Index),
-        outcomes: Option<Vec<Outcome>>,
-    ) {
+    fn batch_done(&mut self, out: &mut Outside, id: u64) {
+        let Some(inbound) = self.process.inbound.remove(&id) else {
+            return;
+        };
+        let outcomes = inbound.outcomes.into_iter().flatten();
+        let settled = inbound.events.into_iter().zip(outcomes);
+        let mut settled: Vec<_> = settled
+            .map(|(event, outcome)| Settled { event, outcome })
+            .collect();
+        if self.lies_by_silence(out) {
+            settled.pop();
+        }
+        let Some(own) = self.name() else { return };
+        let signed = inbound.verified.answer(settled, own, &self.secret);
+        self.send_answer(out, (inbound.batch, inbound.from), Some(signed));
+    }
+
+    fn send_answer(&self, out: &mut Outside, (batch, to): (u64, Index), signed: Option<Bytes>) {
         let answer = Answer {
             batch,
             from: self.index,
             to,
-            outcomes,
+            signed,
         };
         for delay in out.crossing(self.index, to) {
             out.after(delay, Event::Answer(answer.clone()));

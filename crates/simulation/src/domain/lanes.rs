@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use commucat_proto::id::DedupeKey;
 use commucat_routing::lane::{Effect, Envelope, Lane, Row, SentEntry, Settings};
+use commucat_routing::peer::{BATCH_BYTES, PeerLane};
 use commucat_routing::ticket::Outcome;
 
 use super::commit::AfterCommit;
-use super::{Domain, LegId, Mailbox};
-use crate::outside::{Inside, Outside};
+use super::{Domain, LegId, Machine, Mailbox};
+use crate::outside::{Index, Inside, Outside};
 use crate::plant::Plant;
 use crate::store::{Place, Write, Written};
 
@@ -31,6 +32,9 @@ enum After {
     Outside(LegId, Place),
 }
 
+/// Events of one request, few enough that there is often more than one request.
+const EVENTS_OF_BATCH: usize = 8;
+
 /// After this many tries a batch is given up.
 const TRIES_MAX: u32 = 6;
 
@@ -42,26 +46,59 @@ impl Domain {
         place: Place,
         operation: impl FnOnce(&mut Lane<LegId>, &mut Vec<Effect<LegId>>) -> R,
     ) -> R {
-        let settings = settings(out, place);
-        let mailbox = self.process.lanes.entry(place).or_insert_with(|| Mailbox {
-            lane: Lane::new(settings),
-            session: None,
-        });
         let mut effects = Vec::new();
-        let result = operation(&mut mailbox.lane, &mut effects);
+        let result = operation(self.mailbox(out, place).lane(), &mut effects);
+        self.carry_out_all(out, place, effects);
+        result
+    }
+
+    /// The same for the lane of a peer, with the rules for its requests.
+    pub(super) fn with_peer<R>(
+        &mut self,
+        out: &mut Outside,
+        (peer, lane): (Index, u8),
+        operation: impl FnOnce(&mut PeerLane<LegId>, &mut Vec<Effect<LegId>>) -> R,
+    ) -> Option<R> {
+        let place = Place::Peer(peer, lane);
+        let mut effects = Vec::new();
+        let result = match &mut self.mailbox(out, place).machine {
+            Machine::Peer(peer) => operation(peer, &mut effects),
+            Machine::Device(_) => return None,
+        };
+        self.carry_out_all(out, place, effects);
+        Some(result)
+    }
+
+    fn mailbox(&mut self, out: &Outside, place: Place) -> &mut Mailbox {
+        let settings = settings(out, place);
+        self.process.lanes.entry(place).or_insert_with(|| Mailbox {
+            machine: match place {
+                Place::Device(_) => Machine::Device(Lane::new(settings)),
+                Place::Peer(..) => Machine::Peer(PeerLane::new(settings)),
+            },
+            session: None,
+        })
+    }
+
+    /// Carries effects out, and forgets the lane if nothing is in it.
+    pub(super) fn carry_out_all(
+        &mut self,
+        out: &mut Outside,
+        place: Place,
+        effects: Vec<Effect<LegId>>,
+    ) {
         for effect in effects {
             self.carry_out(out, place, effect);
         }
         let idle = self.process.lanes.get_mut(&place).is_some_and(|mailbox| {
-            mailbox.lane.attachment().is_none()
-                && mailbox.lane.is_empty()
-                && mailbox.lane.close_if_idle()
+            mailbox.look().attachment().is_none()
+                && mailbox.look().is_empty()
+                && mailbox.lane().close_if_idle()
         });
         if idle {
             self.process.lanes.remove(&place);
         }
         self.arm(out);
-        result
     }
 
     /// Hands one entry to its lane.
@@ -107,7 +144,7 @@ impl Domain {
             Some(Plant::SpoolOfTail) => {
                 let mailbox = self.process.lanes.get(&place);
                 let holds = mailbox.is_some_and(|mailbox| {
-                    mailbox.lane.attachment().is_some() && !mailbox.lane.is_settled()
+                    mailbox.look().attachment().is_some() && !mailbox.look().is_settled()
                 });
                 if holds && out.random.chance(300) {
                     self.insert_past(out, place, envelope.clone(), leg);
@@ -117,7 +154,7 @@ impl Domain {
             }
             Some(Plant::SpoolOutside) => {
                 let mailbox = self.process.lanes.get(&place);
-                let offline = mailbox.is_none_or(|mailbox| mailbox.lane.attachment().is_none());
+                let offline = mailbox.is_none_or(|mailbox| mailbox.look().attachment().is_none());
                 if offline && matches!(place, Place::Device(_)) {
                     self.insert_past(out, place, envelope.clone(), leg);
                     return true;
@@ -293,7 +330,7 @@ impl Domain {
             .process
             .lanes
             .iter()
-            .filter(|(_, mailbox)| mailbox.lane.deadline().is_some_and(|at| at <= now))
+            .filter(|(_, mailbox)| mailbox.look().deadline().is_some_and(|at| at <= now))
             .map(|(place, _)| *place)
             .collect();
         for place in due {
@@ -308,7 +345,7 @@ impl Domain {
     pub(super) fn arm(&mut self, out: &mut Outside) {
         let process = &self.process;
         let lanes = process.lanes.values();
-        let lanes = lanes.filter_map(|mailbox| mailbox.lane.deadline());
+        let lanes = lanes.filter_map(|mailbox| mailbox.look().deadline());
         let tickets = process.tickets.values().map(|open| open.expires);
         let alarms = process.alarms.values().filter_map(|alarm| alarm.deadline());
         let Some(next) = lanes.chain(tickets).chain(alarms).min() else {
@@ -332,16 +369,15 @@ fn settings(out: &Outside, place: Place) -> Settings {
             ..Settings::mailbox()
         },
         Place::Peer(..) => Settings {
-            hold: Duration::from_secs(1),
             window_bytes: out.scenario.window_bytes,
-            // A refused event's key is no reason to answer a repeat: none is remembered.
             acked_keys: if out.has(Plant::PeerRemembersKeys) {
                 16
             } else {
-                0
+                Settings::peer().acked_keys
             },
-            answer: Outcome::Relayed,
-            entry_bytes_min: 1,
+            // Some events fill a request, as some thousand would.
+            entry_bytes_min: BATCH_BYTES / EVENTS_OF_BATCH,
+            ..Settings::peer()
         },
     }
 }

@@ -7,6 +7,7 @@ use commucat_routing::hub::Fork;
 use super::Domain;
 use super::custody::{Purpose, group_event};
 use crate::outside::Outside;
+use crate::plant::Plant;
 use crate::store::Write;
 
 impl Domain {
@@ -50,7 +51,8 @@ impl Domain {
 
     /// Tells those who reported differing histories.
     pub(super) fn tell_fork(&mut self, out: &mut Outside, group: &GroupId, fork: &Fork) {
-        let Some(kept) = self.store.groups.get(group) else {
+        let kept = self.store.groups.get(group);
+        let Some(kept) = kept.filter(|_| !out.has(Plant::ForkUntold)) else {
             return;
         };
         let list = kept.group.list.iter();

@@ -1,59 +1,64 @@
-//! Lanes to other domains: one batch in flight in each, the oldest first, everything again after a
-//! failure; and requests, which use no lane.
+//! Lanes to other domains, by the rules of [`PeerLane`]: one batch in flight in each, the oldest
+//! first, everything again after a failure; and requests, which use no lane.
 
 use std::collections::VecDeque;
 
+use commucat_federation::PeerKeys;
+use commucat_federation::batch::{
+    Answer as SignedAnswer, BatchId, Outcome, Parcel, RawEvent, Sent as SentBatch, Unsettled,
+};
 use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
-use commucat_routing::lane::{Attachment, Delivery, Lane, Position, Pumped, SentEntry};
+use commucat_proto::time::Timestamp;
+use commucat_routing::lane::{Delivery, Effect, Position};
+use commucat_routing::peer::{Next, PeerLane};
+use commucat_routing::ticket::Reason;
 
 use super::custody::Purpose;
 use super::requests::Asker;
-use super::{Domain, Mailbox};
+use super::{Domain, LegId, Machine};
 use crate::outside::{Connection, Event, Index, Inside, Outside};
-use crate::peer::{Answer, Batch, Event as PeerEvent, Outcome};
+use crate::peer::{Answer, Batch, Event as PeerEvent, id_of, told_reason};
 use crate::plant::Plant;
 use crate::store::Place;
 
 /// No answer within this is none.
 const TIMEOUT_MS: u64 = 20_000;
 
-/// Bytes of one batch: eight for each event.
-const BATCH_BYTES: usize = 64;
-
 /// The sender's side of one lane.
 #[derive(Debug)]
-pub(super) struct PeerLane {
-    attachment: u64,
-    /// A batch that was not answered.
-    busy: bool,
+pub(super) struct PeerState {
+    /// The page that is being read; one that was asked for before is of no use.
+    reading: u64,
     /// Waits before it tries again.
     waits: bool,
     failures: u32,
     /// The planted bug: the date of the batch that failed.
-    created: Option<u64>,
+    created: Option<Timestamp>,
 }
 
 /// A batch that waits for its answer.
 #[derive(Debug)]
 pub(super) struct Flight {
     to: Index,
-    what: Sent,
+    sent: SentBatch,
+    what: What,
 }
 
 /// An answer that is gone through only when an author was told of its last event.
 #[derive(Debug)]
 pub(super) struct Answered {
     to: (Index, u8),
-    entry: SentEntry,
-    sent: VecDeque<(SentEntry, u64)>,
-    outcomes: VecDeque<Outcome>,
+    /// What follows then from that event.
+    effects: Vec<Effect<LegId>>,
+    sent: VecDeque<u64>,
+    outcomes: VecDeque<Option<Outcome>>,
 }
 
 #[derive(Debug)]
-enum Sent {
-    Lane(u8, Vec<(SentEntry, u64)>),
-    Request(Option<(Connection, u32)>),
+enum What {
+    Lane(u8, Vec<u64>),
+    Request(u64, Option<(Connection, u32)>),
 }
 
 impl Domain {
@@ -62,54 +67,46 @@ impl Domain {
         if self.process.peers.contains_key(&(peer, lane)) {
             return;
         }
-        let state = PeerLane {
-            attachment: 0,
-            busy: false,
+        let state = PeerState {
+            reading: 0,
             waits: false,
             failures: 0,
             created: None,
         };
         self.process.peers.insert((peer, lane), state);
-        self.attach_peer(out, peer, lane);
+        self.connect_peer(out, peer, lane);
     }
 
-    fn attach_peer(&mut self, out: &mut Outside, peer: Index, lane: u8) {
-        let attachment = self.number();
-        if let Some(state) = self.process.peers.get_mut(&(peer, lane)) {
-            state.attachment = attachment;
-        }
-        self.with_lane(out, Place::Peer(peer, lane), |lane, effects| {
-            lane.attach(Attachment::new(attachment), effects);
-        });
+    fn connect_peer(&mut self, out: &mut Outside, peer: Index, lane: u8) {
+        self.with_peer(out, (peer, lane), PeerLane::connect);
         self.later(out, 0, Inside::PeerPump(peer, lane));
     }
 
-    /// Sends what there is, unless a batch is out.
+    /// Does what the lane says.
     pub(super) fn peer_pump(&mut self, out: &mut Outside, peer: Index, lane: u8) {
-        let place = Place::Peer(peer, lane);
-        loop {
-            let state = self.process.peers.get(&(peer, lane));
-            let Some(state) = state.filter(|state| !state.busy && !state.waits) else {
-                return;
-            };
-            let attachment = state.attachment;
-            let Some(Mailbox { lane: machine, .. }) = self.process.lanes.get_mut(&place) else {
-                return;
-            };
-            let mut sends = Vec::new();
-            let pumped = machine.pump(Attachment::new(attachment), BATCH_BYTES, &mut sends);
-            if !sends.is_empty() {
-                return self.send_batch(out, (peer, lane), &sends);
-            }
-            match pumped {
-                Pumped::ReadPage { after } => {
-                    let wait = out.random.below(5);
-                    let read = Inside::PeerRead(peer, lane, attachment, after);
-                    return self.later(out, wait, read);
+        let state = self.process.peers.get(&(peer, lane));
+        if state.is_none_or(|state| state.waits) {
+            return;
+        }
+        // An idle lane is forgotten; whatever comes next makes it anew.
+        self.with_peer(out, (peer, lane), PeerLane::connect);
+        if let Some(next) = self.with_peer(out, (peer, lane), |lane, _| lane.pump()) {
+            self.proceed(out, (peer, lane), next);
+        }
+    }
+
+    fn proceed(&mut self, out: &mut Outside, (peer, lane): (Index, u8), next: Next) {
+        match next {
+            Next::Send(batch) => self.send_batch(out, (peer, lane), &batch),
+            Next::ReadPage { after } => {
+                let reading = self.number();
+                if let Some(state) = self.process.peers.get_mut(&(peer, lane)) {
+                    state.reading = reading;
                 }
-                Pumped::More | Pumped::Emptied => {}
-                Pumped::Idle | Pumped::Full | Pumped::Reading | Pumped::Detached => return,
+                let wait = out.random.below(5);
+                self.later(out, wait, Inside::PeerRead(peer, lane, reading, after));
             }
+            Next::Wait => {}
         }
     }
 
@@ -117,46 +114,40 @@ impl Domain {
         &mut self,
         out: &mut Outside,
         (peer, lane): (Index, u8),
-        attachment: u64,
+        reading: u64,
         after: Position,
     ) {
-        let place = Place::Peer(peer, lane);
-        let page = self.store.page(place, after, &self.process.deletes);
-        let mut sends = Vec::new();
-        let attachment = Attachment::new(attachment);
-        let pumped = self.with_lane(out, place, |lane: &mut Lane<_>, _| {
-            lane.page(attachment, page, &mut sends)
-        });
-        if pumped == Pumped::Detached {
+        let state = self.process.peers.get(&(peer, lane));
+        if state.is_none_or(|state| state.reading != reading) {
             return;
         }
-        if sends.is_empty() {
-            self.later(out, 0, Inside::PeerPump(peer, lane));
-        } else {
-            self.send_batch(out, (peer, lane), &sends);
+        let place = Place::Peer(peer, lane);
+        let fails = !out.calm && out.random.chance(out.scenario.store_faults);
+        if fails {
+            self.with_peer(out, (peer, lane), |lane, _| lane.page_failed());
+            return self.later(out, 1_000, Inside::PeerPump(peer, lane));
+        }
+        let page = self.store.page(place, after, &self.process.deletes);
+        if let Some(next) = self.with_peer(out, (peer, lane), |lane, _| lane.page(page)) {
+            self.proceed(out, (peer, lane), next);
         }
     }
 
     fn send_batch(&mut self, out: &mut Outside, (peer, lane): (Index, u8), sends: &[Delivery]) {
         let number = |delivery: &Delivery| {
             let bytes = delivery.envelope.body.as_ref().try_into().ok();
-            (delivery.sent(), bytes.map_or(u64::MAX, u64::from_be_bytes))
+            bytes.map_or(u64::MAX, u64::from_be_bytes)
         };
-        let sent: Vec<_> = sends.iter().map(number).collect();
-        let events = sent.iter().map(|(_, event)| *event).collect();
-        let now = out.now + self.skew_ms;
+        let sent: Vec<u64> = sends.iter().map(number).collect();
+        let events = sent.clone();
+        let now = self.clock(out);
         let keeps = out.has(Plant::OldCreated);
         let Some(state) = self.process.peers.get_mut(&(peer, lane)) else {
             return;
         };
-        state.busy = true;
         let created = state.created.filter(|_| keeps).unwrap_or(now);
         state.created = Some(created);
-        let flight = Flight {
-            to: peer,
-            what: Sent::Lane(lane, sent),
-        };
-        self.transmit(out, flight, (created, events));
+        self.transmit(out, (peer, What::Lane(lane, sent)), created, &events);
     }
 
     /// Sends one event that no lane keeps.
@@ -168,22 +159,47 @@ impl Domain {
         asker: Option<(Connection, u32)>,
     ) {
         let number = out.keep(event);
-        let created = out.now + self.skew_ms;
-        let what = Sent::Request(asker);
-        self.transmit(out, Flight { to, what }, (created, vec![number]));
+        let created = self.clock(out);
+        let what = What::Request(number, asker);
+        self.transmit(out, (to, what), created, &[number]);
     }
 
-    fn transmit(&mut self, out: &mut Outside, flight: Flight, (created, events): (u64, Vec<u64>)) {
+    fn transmit(
+        &mut self,
+        out: &mut Outside,
+        (to, what): (Index, What),
+        created: Timestamp,
+        events: &[u64],
+    ) {
         let id = self.number();
-        let (from, to) = (self.index, flight.to);
+        let from = self.index;
         out.note(|| format!("domain {from} sends {} events to {to}: {id}", events.len()));
+        let mut parcel = Parcel::new();
+        for number in events {
+            let event = out.kept(*number).cloned();
+            let raw = event.as_ref().and_then(|event| event.wire(id_of(*number)));
+            let raw = raw.map(|event| RawEvent::from(&event));
+            let is_event = raw.as_ref().is_some_and(|raw| raw.decode().is_ok());
+            if !is_event {
+                out.judge
+                    .complain(|| format!("domain {from} sends what is no event: {event:?}"));
+            }
+            if !raw.is_some_and(|raw| parcel.push(raw)) {
+                out.judge.complain(|| "an event does not fit".to_owned());
+            }
+        }
+        let (Some(own), Some(other)) = (self.names.get(from), self.names.get(to)) else {
+            return;
+        };
+        let batch_id = BatchId::new(out.random.bytes());
+        let sent = parcel.sign(batch_id, (own, other), created, &self.secret);
         let batch = Batch {
             id,
             from,
             to,
-            created,
-            events,
+            request: sent.request().clone(),
         };
+        let flight = Flight { to, sent, what };
         for delay in out.crossing(from, to) {
             out.after(delay, Event::Batch(batch.clone()));
         }
@@ -202,14 +218,30 @@ impl Domain {
             return;
         }
         out.note(|| format!("domain {to} hears from {from} about {}", answer.batch));
+        let key = self.keys.get(from).copied();
+        let signed = answer.signed.as_ref().zip(key);
+        let verified = signed.and_then(|(raw, key)| {
+            let keys = PeerKeys::new(key).accepted(self.clock(out));
+            SignedAnswer::verify(raw, &flight.sent, &keys).ok()
+        });
+        let settled = verified.map(|answer| answer.settled).unwrap_or_default();
+        let mut outcomes: Vec<_> = settled
+            .into_iter()
+            .map(|one| (one.event, one.outcome))
+            .collect();
+        let mut outcome = |number: u64| {
+            let mut all = outcomes.iter();
+            let at = all.position(|(event, _)| *event == id_of(number))?;
+            Some(outcomes.swap_remove(at).1)
+        };
         match flight.what {
-            Sent::Request(asker) => {
-                let first = answer.outcomes.and_then(|all| all.into_iter().next());
-                self.request_answered(out, asker, first);
+            What::Request(number, asker) => {
+                let outcome = outcome(number);
+                self.request_answered(out, asker, outcome);
             }
-            Sent::Lane(lane, sent) => {
-                let outcomes = answer.outcomes.unwrap_or_default();
-                self.lane_answered(out, (flight.to, lane), sent.into(), outcomes.into());
+            What::Lane(lane, sent) => {
+                let outcomes = sent.iter().map(|number| outcome(*number)).collect();
+                self.lane_answered(out, (flight.to, lane), sent.into(), outcomes);
             }
         }
     }
@@ -220,33 +252,51 @@ impl Domain {
         &mut self,
         out: &mut Outside,
         (peer, lane): (Index, u8),
-        mut sent: VecDeque<(SentEntry, u64)>,
-        mut outcomes: VecDeque<Outcome>,
+        mut sent: VecDeque<u64>,
+        mut outcomes: VecDeque<Option<Outcome>>,
     ) {
-        let place = Place::Peer(peer, lane);
-        while let Some((entry, number)) = sent.pop_front() {
-            let (Some(event), Some(outcome)) = (out.kept(number).cloned(), outcomes.pop_front())
-            else {
+        while let Some(number) = sent.pop_front() {
+            let front = self.with_peer(out, (peer, lane), |lane, _| lane.front());
+            let (Some(event), Some(outcome), Some(Some(_))) = (
+                out.kept(number).cloned(),
+                outcomes.pop_front().flatten(),
+                front,
+            ) else {
                 return self.lane_fails(out, peer, lane);
             };
-            let at = (place, entry.key);
+            if matches!(outcome, Outcome::Later | Outcome::Result(_)) {
+                // A result answers requests only: the event is sent again.
+                return self.lane_fails(out, peer, lane);
+            }
+            let mut effects = Vec::new();
+            self.settle_front((peer, lane), &mut effects);
+            let legs: Vec<LegId> = effects.iter().filter_map(leg_of).collect();
             let (mut misses, mut refused) = (None, None);
             match outcome {
-                Outcome::Later => return self.lane_fails(out, peer, lane),
-                Outcome::Custody(missed) => misses = self.peer_missed(out, at, &event, &missed),
-                Outcome::Refused(problem) => {
-                    refused = self.peer_refused(out, at, &event, &problem);
+                Outcome::Custody(unsettled) => {
+                    let missed: Vec<_> = unsettled.iter().map(missed_of).collect();
+                    misses = self.peer_missed(out, &legs, &event, &missed);
                 }
-                Outcome::Result(_) => {}
+                Outcome::Gone => {
+                    let all = every_reference(&event, Reason::Gone);
+                    misses = self.peer_missed(out, &legs, &event, &all);
+                }
+                Outcome::Refused(problem) => match &event {
+                    PeerEvent::Deliver { .. } => {
+                        let all = every_reference(&event, Reason::Forbidden);
+                        misses = self.peer_missed(out, &legs, &event, &all);
+                    }
+                    _ => refused = self.peer_refused(out, &legs, &event, &problem),
+                },
+                Outcome::Later | Outcome::Result(_) => {}
             }
-            let waits = misses.is_some() || refused.is_some();
-            if !waits {
-                self.entry_done(out, (peer, lane), entry);
+            if misses.is_none() && refused.is_none() {
+                self.entry_done(out, (peer, lane), effects);
                 continue;
             }
             let purpose = Purpose::Lane(Box::new(Answered {
                 to: (peer, lane),
-                entry,
+                effects,
                 sent,
                 outcomes,
             }));
@@ -259,25 +309,36 @@ impl Domain {
             }
             return;
         }
-        if let Some(state) = self.process.peers.get_mut(&(peer, lane)) {
-            state.busy = false;
+        let landed = self.with_peer(out, (peer, lane), PeerLane::landed);
+        if landed == Some(true) {
+            self.later(out, 0, Inside::PeerPump(peer, lane));
+        } else {
+            self.lane_fails(out, peer, lane);
         }
-        self.later(out, 0, Inside::PeerPump(peer, lane));
+    }
+
+    /// Settles the oldest event of the request that is out; what follows is for the caller.
+    fn settle_front(&mut self, (peer, lane): (Index, u8), effects: &mut Vec<Effect<LegId>>) {
+        let mailbox = self.process.lanes.get_mut(&Place::Peer(peer, lane));
+        if let Some(Machine::Peer(lane)) = mailbox.map(|mailbox| &mut mailbox.machine) {
+            lane.settle(effects);
+        }
     }
 
     /// The author of an event knows what it has to.
     pub(super) fn lane_goes_on(&mut self, out: &mut Outside, answered: Answered, told: bool) {
         let (peer, lane) = answered.to;
         if told {
-            self.entry_done(out, answered.to, answered.entry);
+            self.entry_done(out, answered.to, answered.effects);
             self.lane_answered(out, answered.to, answered.sent, answered.outcomes);
         } else {
+            // Its row stays, and it is sent again.
             self.lane_fails(out, peer, lane);
         }
     }
 
-    fn entry_done(&mut self, out: &mut Outside, to: (Index, u8), entry: SentEntry) {
-        self.acked(out, Place::Peer(to.0, to.1), vec![entry]);
+    fn entry_done(&mut self, out: &mut Outside, to: (Index, u8), effects: Vec<Effect<LegId>>) {
+        self.carry_out_all(out, Place::Peer(to.0, to.1), effects);
         if let Some(state) = self.process.peers.get_mut(&to) {
             state.failures = 0;
             state.created = None;
@@ -298,7 +359,7 @@ impl Domain {
         match outcome {
             Some(Outcome::Result(result)) => self.answer(out, asker, Ok(result)),
             Some(Outcome::Refused(problem)) => self.answer(out, asker, Err(*problem)),
-            Some(Outcome::Custody(_) | Outcome::Later) | None => {
+            Some(Outcome::Custody(_) | Outcome::Gone | Outcome::Later) | None => {
                 self.answer(out, asker, Err(failure()));
             }
         }
@@ -310,8 +371,8 @@ impl Domain {
             return;
         };
         match flight.what {
-            Sent::Request(asker) => self.request_answered(out, asker, None),
-            Sent::Lane(lane, _) => {
+            What::Request(_, asker) => self.request_answered(out, asker, None),
+            What::Lane(lane, _) => {
                 self.lane_fails(out, flight.to, lane);
             }
         }
@@ -322,22 +383,18 @@ impl Domain {
         let Some(state) = self.process.peers.get_mut(&(peer, lane)) else {
             return;
         };
-        state.busy = false;
         state.waits = true;
         state.failures = state.failures.saturating_add(1).min(8);
-        let attachment = Attachment::new(state.attachment);
         let most = 250_u64 << state.failures;
         let wait = out.random.between(most / 2, most);
-        self.with_lane(out, Place::Peer(peer, lane), |lane, effects| {
-            lane.detach(attachment, effects);
-        });
+        self.with_peer(out, (peer, lane), PeerLane::failed);
         self.later(out, wait, Inside::PeerRetry(peer, lane));
     }
 
     pub(super) fn peer_retries(&mut self, out: &mut Outside, peer: Index, lane: u8) {
         if let Some(state) = self.process.peers.get_mut(&(peer, lane)) {
             state.waits = false;
-            self.attach_peer(out, peer, lane);
+            self.connect_peer(out, peer, lane);
         }
     }
 
@@ -355,4 +412,32 @@ impl Domain {
             self.peer_retries(out, peer, lane);
         }
     }
+}
+
+/// The leg that an effect ends.
+const fn leg_of(effect: &Effect<LegId>) -> Option<LegId> {
+    match effect {
+        Effect::Resolve(leg, _) => Some(*leg),
+        _ => None,
+    }
+}
+
+/// Why a reference was missed.
+fn missed_of(unsettled: &Unsettled) -> (usize, Reason) {
+    let index = usize::try_from(unsettled.index).unwrap_or(usize::MAX);
+    let reason = if unsettled.gone {
+        Reason::Gone
+    } else {
+        told_reason(unsettled.reason)
+    };
+    (index, reason)
+}
+
+/// All references of a delivery, missed for one reason.
+fn every_reference(event: &PeerEvent, reason: Reason) -> Vec<(usize, Reason)> {
+    let references = match event {
+        PeerEvent::Deliver { references, .. } => references.len(),
+        _ => 0,
+    };
+    (0..references).map(|index| (index, reason)).collect()
 }

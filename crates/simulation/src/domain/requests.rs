@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use commucat_crypto::signing::{Purpose, verify};
+use commucat_federation::batch::Outcome;
 use commucat_proto::error::Title;
 use commucat_proto::frame::ack::{AckDown, Answer, Done};
 use commucat_proto::frame::directory::Directory;
@@ -22,7 +23,7 @@ use super::Domain;
 use super::commit::{Committer, entry, wire_entry};
 use super::hub::{not_found, refused};
 use crate::outside::{Connection, Index, Outside};
-use crate::peer::{Event as PeerEvent, Outcome, ReturnTo};
+use crate::peer::{Event as PeerEvent, ReturnTo};
 use crate::store::Kept;
 
 /// Who waits for an answer.

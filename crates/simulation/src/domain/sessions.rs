@@ -303,7 +303,7 @@ impl Domain {
             let Some(mailbox) = self.process.lanes.get_mut(&Place::Device(queue)) else {
                 return;
             };
-            let pumped = mailbox.lane.pump(attachment, room, &mut sends);
+            let pumped = mailbox.lane().pump(attachment, room, &mut sends);
             let spent: usize = sends.iter().map(|one| one.envelope.body.len()).sum();
             room = room.saturating_sub(spent);
             self.send(out, connection, sends);
