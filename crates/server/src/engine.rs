@@ -25,7 +25,7 @@ use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
 use crate::peers::{Departure, Inbox, Peers};
 use crate::router::Router;
-use crate::session::{Budgets, Drain, Rules, Sessions};
+use crate::session::{self, Budgets, Drain, Rules, Sessions};
 
 /// The bound over all windows where the machine does not say how much memory it has.
 const MEMORY_UNKNOWN: usize = 512 << 20;
@@ -122,7 +122,10 @@ impl Engine {
             router.clone(),
             store.clone(),
             background.clone(),
-            usize::try_from(config.limits.group_handles).unwrap_or(usize::MAX),
+            (
+                usize::try_from(config.limits.group_handles).unwrap_or(usize::MAX),
+                session::rate(config.limits.submit_rate, config.limits.submit_burst),
+            ),
             metrics.forks.clone(),
         );
         let around = Surroundings {

@@ -56,6 +56,10 @@ struct Inner {
     /// Groups from which members that are gone are being taken out.
     departing: Mutex<HashSet<GroupId>>,
     commits: Mutex<Limiter<Handle>>,
+    /// MSGs of members of other domains: of own devices the session reads no faster.
+    submits: Mutex<Limiter<Handle>>,
+    /// Their TYPINGs and fork tags: what is dropped beyond.
+    hints: Mutex<Limiter<Handle>>,
     alarms: Mutex<HashMap<GroupId, Alarm>>,
     /// `limits.group_handles`.
     handles_max: usize,
@@ -82,7 +86,7 @@ impl Hub {
         router: Router,
         store: Store,
         tasks: TaskTracker,
-        handles_max: usize,
+        (handles_max, submit_rate): (usize, Rate),
         forks: Counter,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -93,6 +97,8 @@ impl Hub {
             readings: AtomicU64::new(0),
             departing: Mutex::default(),
             commits: Mutex::new(Limiter::new(Rate::COMMIT)),
+            submits: Mutex::new(Limiter::new(submit_rate)),
+            hints: Mutex::new(Limiter::new(submit_rate)),
             alarms: Mutex::default(),
             handles_max,
             forks,
@@ -231,7 +237,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Problem`] for the author; nobody gets the message then.
+    /// [`Problem`] for the author; nobody gets the message then. [`Title::RateLimited`] concerns its
+    /// domain alone, which sends the message again: no author hears it (CCP-1 section 4).
     pub(crate) async fn submit(
         &self,
         origin: &Domain,
@@ -253,6 +260,12 @@ impl Hub {
             origin,
         };
         let view = self.admitted(&submit.group, asks, msg.position()).await?;
+        // Only now: nobody else's submits use up a member's budget.
+        let taken = self.0.submits.lock().take(submit.handle, Instant::now());
+        if taken.is_err() {
+            let detail = "a handle submits faster than it may";
+            return Err(Problem::new(Title::RateLimited, detail));
+        }
         if is_first {
             self.read_first(&view, &submit.group);
         }
@@ -265,6 +278,14 @@ impl Hub {
         let by = (author, submit.group, &submit.handle);
         self.fan_out(&view, by, &msg, &mut Batch::new(Instant::now()));
         Ok(answer)
+    }
+
+    /// Notes a hint of a member of another domain.
+    fn charge(&self, author: Author<'_>) {
+        if author.origin != self.domain() {
+            let mut hints = self.0.hints.lock();
+            hints.charge(*author.handle, Instant::now());
+        }
     }
 
     fn fan_out(
@@ -370,7 +391,15 @@ impl Hub {
             sealed_ref: &submit.reference,
             origin,
         };
-        self.spread(&submit.group, author, submit.payload).await;
+        if self
+            .0
+            .hints
+            .lock()
+            .check(author.handle, Instant::now())
+            .is_ok()
+        {
+            self.spread(&submit.group, author, submit.payload).await;
+        }
     }
 
     async fn spread(&self, group: &GroupId, author: Author<'_>, payload: Bytes) {
@@ -380,6 +409,7 @@ impl Hub {
         if view.group.authorise(author).is_err() {
             return;
         }
+        self.charge(author);
         let except = view.index(author.handle);
         for (index, place) in view.placement.places.iter().enumerate() {
             if let Place::Here(queue) = place

@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 pub(crate) use self::batch::Batch;
-pub(crate) use self::budget::Budgets;
+pub(crate) use self::budget::{Budgets, rate};
 use self::handshake::Refused;
 pub(crate) use self::handshake::may_enter;
 use self::inbound::{Ended, Inbound};

@@ -33,7 +33,15 @@ impl Hub {
             sealed_ref: &tag.reference,
             origin,
         };
-        self.note(&tag.group, author, tag.position, tag.tag).await;
+        if self
+            .0
+            .hints
+            .lock()
+            .check(author.handle, Instant::now())
+            .is_ok()
+        {
+            self.note(&tag.group, author, tag.position, tag.tag).await;
+        }
     }
 
     async fn note(
@@ -43,13 +51,21 @@ impl Hub {
         position: u64,
         tag: Option<[u8; 16]>,
     ) {
-        let Ok(Some(view)) = self.load_if_unknown(group).await else {
+        let Ok(Some(mut view)) = self.load_if_unknown(group).await else {
             return;
         };
+        if position > view.group.head {
+            // Another node has appended the entry that this is about.
+            let Ok(Some(newer)) = self.load(group).await else {
+                return;
+            };
+            view = newer;
+        }
         let is_member = view.group.authorise(author).is_ok();
         if !is_member || position > view.group.head {
             return;
         }
+        self.charge(author);
         let (handle, now) = (*author.handle, Instant::now());
         let fork = self.with_alarm(group, |alarm| alarm.report(position, handle, tag, now));
         if let Some(cluster) = self.0.router.mailboxes().cluster() {

@@ -254,8 +254,11 @@ impl Inbox {
         let terms = (self.0.ciphertext_max, is_first);
         match self.0.hub.submit(origin, &submit, terms).await {
             Ok(answer) => Placed::Ticket(answer),
-            // The store failed: not a word about the message.
-            Err(problem) if problem.title == Title::StorageFailure => Placed::Done(Outcome::Later),
+            // The store failed, or the handle is too fast, which its own domain should have kept it
+            // from: not a word about the message, which is sent again.
+            Err(problem) if matches!(problem.title, Title::StorageFailure | Title::RateLimited) => {
+                Placed::Done(Outcome::Later)
+            }
             Err(problem) => Placed::Done(Outcome::Refused(Box::new(problem))),
         }
     }

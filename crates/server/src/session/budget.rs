@@ -64,7 +64,8 @@ impl Budgets {
     }
 }
 
-fn rate(per_second: u32, burst: u32) -> Rate {
+/// So many a second, and so many saved up.
+pub(crate) fn rate(per_second: u32, burst: u32) -> Rate {
     Rate {
         interval: std::time::Duration::from_secs(1) / per_second.max(1),
         burst,
