@@ -30,7 +30,12 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 
 /// What the engine needs to reach other domains.
-pub(crate) fn client(config: &Config, keys: Keys, store: Store) -> Result<PeerClient, TrustError> {
+pub(crate) fn client(
+    config: &Config,
+    keys: Keys,
+    store: Store,
+    metrics: Metrics,
+) -> Result<PeerClient, TrustError> {
     let policy = match config.federation.policy {
         commucat_config::FederationPolicy::Open => Policy::Open,
         commucat_config::FederationPolicy::Allowlist => Policy::Allowlist,
@@ -42,7 +47,7 @@ pub(crate) fn client(config: &Config, keys: Keys, store: Store) -> Result<PeerCl
     )?;
     let domain = config.server.domain.clone();
     let book = Book::new(domain, policy, store, connector);
-    Ok(PeerClient::new(book, keys))
+    Ok(PeerClient::new(book, keys, metrics))
 }
 
 /// The route of events.

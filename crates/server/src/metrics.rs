@@ -84,7 +84,7 @@ pub struct Handles {
     pub peer_batches: Counter,
     /// Requests to other domains that got no good answer.
     pub peer_failures: Counter,
-    /// Requests of other domains that were refused as a whole.
+    /// Requests of other domains, and their answers, that were refused as a whole.
     pub peer_refused: By<Cause, Counter>,
     /// Events written to the outbox.
     pub outboxed: Counter,
@@ -153,8 +153,10 @@ impl Metrics {
             relayed: page.counter("relayed_events", "Events that other domains settled"),
             peer_batches: page.counter("peer_batches", "Requests in which they were sent"),
             peer_failures: page.counter("peer_failures", "Requests to peers without a good answer"),
-            peer_refused: page
-                .counters("peer_refused", "Requests of other domains refused by cause"),
+            peer_refused: page.counters(
+                "peer_refused",
+                "Requests and answers of other domains refused by cause",
+            ),
             outboxed: page.counter("outboxed_events", "Events written to the outbox"),
             peers_resting: page.gauge("peers_resting", "Peers left alone after a failure"),
             forks: page.counter("forks", "Groups whose devices reported different histories"),

@@ -216,7 +216,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     let (metrics, asked) = (Metrics::new(), CancellationToken::new());
     metrics.enter(Lifecycle::Starting);
     let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), asked.clone())?;
-    let client = federation::client(&config, keys.clone(), store.clone())?;
+    let client = federation::client(&config, keys.clone(), store.clone(), metrics.clone())?;
     let engine = Engine::new(Parts {
         config: Arc::clone(&config),
         keys: keys.clone(),

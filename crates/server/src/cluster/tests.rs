@@ -91,7 +91,8 @@ impl World {
         let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), drain);
         let cluster = cluster.unwrap().unwrap();
         let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
-        let client = crate::federation::client(&config, keys.clone(), self.store.clone());
+        let client =
+            crate::federation::client(&config, keys.clone(), self.store.clone(), metrics.clone());
         let engine = Engine::new(Parts {
             config: Arc::new(config),
             keys,

@@ -38,14 +38,15 @@ async fn engine_with(set: impl FnOnce(&mut Config)) -> (Arc<Engine>, Store, temp
     );
     let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
     let (keys, store) = (keys.unwrap(), store.await.unwrap());
-    let client = crate::federation::client(&config, keys.clone(), store.clone());
+    let metrics = Metrics::new();
+    let client = crate::federation::client(&config, keys.clone(), store.clone(), metrics.clone());
     let engine = Engine::new(Parts {
         client: client.unwrap(),
         config: Arc::new(config),
         keys,
         store: store.clone(),
         ledger,
-        metrics: Metrics::new(),
+        metrics,
         nodes: Nodes::default(),
     });
     Arc::clone(&engine).start();

@@ -19,6 +19,8 @@ use super::book::{Book, FindError, url};
 use super::connect::{RequestError, exchange};
 use crate::clock;
 use crate::keys::Keys;
+use crate::metrics::Metrics;
+use crate::metrics::label::Cause;
 
 /// How long events may take (CCP-1 section 8).
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
@@ -40,6 +42,7 @@ pub struct PeerClient(Arc<Inner>);
 struct Inner {
     book: Book,
     keys: Keys,
+    metrics: Metrics,
     contacts: Mutex<Limiter<DeviceId>>,
 }
 
@@ -72,6 +75,28 @@ pub(crate) enum PostError {
     Random(#[from] getrandom::Error),
 }
 
+impl PostError {
+    /// Why what came is no answer; `None` if nothing came.
+    fn cause(&self) -> Option<Cause> {
+        Some(match self {
+            Self::Status(_) => Cause::AnswerStatus,
+            Self::Request(RequestError::TooLong) | Self::Answer(AnswerError::TooLarge(_)) => {
+                Cause::AnswerTooLarge
+            }
+            Self::Answer(AnswerError::Structure(_)) => Cause::AnswerMalformed,
+            Self::Answer(AnswerError::Other("key")) => Cause::AnswerKey,
+            Self::Answer(AnswerError::Other(_)) => Cause::AnswerOther,
+            Self::Answer(AnswerError::Signature) => Cause::AnswerSignature,
+            Self::Refused
+            | Self::RefusedThere
+            | Self::Find(_)
+            | Self::Request(_)
+            | Self::Budget(_)
+            | Self::Random(_) => return None,
+        })
+    }
+}
+
 impl From<FindError> for PostError {
     fn from(error: FindError) -> Self {
         match error {
@@ -97,10 +122,11 @@ pub(crate) enum ContactError {
 }
 
 impl PeerClient {
-    pub(super) fn new(book: Book, keys: Keys) -> Self {
+    pub(super) fn new(book: Book, keys: Keys, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             book,
             keys,
+            metrics,
             contacts: Mutex::new(Limiter::new(CONTACTS)),
         }))
     }
@@ -140,10 +166,15 @@ impl PeerClient {
         parcel: &Parcel,
     ) -> Result<Vec<Settled>, PostError> {
         let posted = timeout(ANSWER_WAIT, self.attempt(peer, parcel)).await;
-        posted.unwrap_or_else(|_| {
+        let posted = posted.unwrap_or_else(|_| {
             // It may lead nowhere since the network was cut; the next request makes another.
             self.0.book.forget(peer);
             Err(PostError::Request(RequestError::Late))
+        });
+        posted.inspect_err(|error| {
+            if let Some(cause) = error.cause() {
+                self.0.metrics.peer_refused.of(cause).inc();
+            }
         })
     }
 
@@ -176,7 +207,10 @@ impl PeerClient {
             Ok(answer) => Ok(answer.settled),
             Err(AnswerError::Other("key")) => {
                 // It may have changed its key; the answer counts under the new one.
-                let known = book.find_anew(peer).await?;
+                let known = match book.find_anew(peer).await {
+                    Err(FindError::Recently) => return Err(AnswerError::Other("key").into()),
+                    found => found?,
+                };
                 let keys = known.keys.accepted(clock::now());
                 Ok(Answer::verify(&raw, &sent, &keys)?.settled)
             }

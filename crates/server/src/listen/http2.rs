@@ -27,7 +27,7 @@ use crate::carrier::body::{StreamReader, StreamWriter};
 use crate::carrier::{CarrierReader, CarrierWriter, Serve};
 use crate::http::{self as routes, Caller};
 use crate::limit::Bucket;
-use crate::metrics::label::{Protocol, Refusal, Route};
+use crate::metrics::label::{Cause, Protocol, Refusal, Route};
 use crate::signal::{Part, Signal};
 
 /// Unread bytes of one stream. Covers a burst of `limits.unacked_bytes` piece by piece.
@@ -363,7 +363,12 @@ async fn answer<E: Serve>(
     let body = if parts.uri.path() == EVENTS_PATH && parts.method == Method::POST {
         match timeout(BODY_WAIT, read(unread)).await {
             Ok(Ok(body)) => body,
-            Ok(Err(status)) => return send(routes::problem(status), respond).await,
+            Ok(Err(status)) => {
+                if status == StatusCode::PAYLOAD_TOO_LARGE {
+                    shell.metrics.peer_refused.of(Cause::TooLarge).inc();
+                }
+                return send(routes::problem(status), respond).await;
+            }
             Err(_) => return send(routes::problem(StatusCode::REQUEST_TIMEOUT), respond).await,
         }
     } else {

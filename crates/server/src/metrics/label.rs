@@ -214,7 +214,7 @@ label! {
 }
 
 label! {
-    /// Why a request of another domain was refused as a whole (CCP-1 section 8).
+    /// Why a request of another domain, or its answer to one, was refused as a whole (CCP-1 section 8).
     Cause "cause" {
         /// 413
         TooLarge = "too-large",
@@ -234,6 +234,18 @@ label! {
         Key = "unknown-key",
         /// 401
         Signature = "signature",
+        /// An answer with a status that is none of an answer.
+        AnswerStatus = "answer-status",
+        /// An answer longer than one may be.
+        AnswerTooLarge = "answer-too-large",
+        /// An answer that is not the CBOR that it should be.
+        AnswerMalformed = "answer-malformed",
+        /// An answer to something else, or of somebody else.
+        AnswerOther = "answer-misdirected",
+        /// An answer under a key that is not the domain's.
+        AnswerKey = "answer-unknown-key",
+        /// An answer whose signature does not hold.
+        AnswerSignature = "answer-signature",
     }
 }
 

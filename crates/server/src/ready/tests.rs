@@ -16,8 +16,8 @@ async fn readiness(url: &str) -> (Arc<Readiness>, tempfile::TempDir) {
     let store = Store::open(url.parse().unwrap(), Options::default());
     let store = store.await.unwrap();
     let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
-    let client = crate::federation::client(&config, keys.clone(), store.clone());
     let metrics = Metrics::new();
+    let client = crate::federation::client(&config, keys.clone(), store.clone(), metrics.clone());
     let engine = Engine::new(Parts {
         client: client.unwrap(),
         config: Arc::new(config),

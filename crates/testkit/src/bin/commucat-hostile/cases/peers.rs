@@ -49,13 +49,8 @@ async fn refused(
     body: &[u8],
     (status, cause): (u16, &str),
 ) -> Result<()> {
-    let count = async |server: &Server| {
-        let label = format!("cause=\"{cause}\"");
-        let metrics = server.metrics().await?;
-        anyhow::Ok(metrics.sum("commucat_peer_refused_total", &label))
-    };
     let server = &suite.world.server;
-    let before = count(server).await?;
+    let before = counted(server, cause).await?;
     let outcome = match peer::post(server, body).await {
         Ok((got, _)) if got == status => Ok(()),
         Ok((got, answer)) => Err(format!(
@@ -64,7 +59,14 @@ async fn refused(
         )),
         Err(error) => Err(format!("{error:#}")),
     };
-    let counted = count(server).await? > before;
+    let counted = counted(server, cause).await? > before;
     let outcome = outcome.and_then(|()| counted.then_some(()).ok_or("not counted".to_owned()));
     record(suite, name, outcome).await
+}
+
+/// How often requests or answers of others were refused for this cause.
+async fn counted(server: &Server, cause: &str) -> Result<u64> {
+    let label = format!("cause=\"{cause}\"");
+    let metrics = server.metrics().await?;
+    Ok(metrics.sum("commucat_peer_refused_total", &label))
 }

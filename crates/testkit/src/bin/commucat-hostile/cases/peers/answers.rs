@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{ping, record};
+use super::{counted, ping, record};
 use crate::peer::{Document, Peer, Reply};
 use crate::suite::Suite;
 
@@ -21,25 +21,30 @@ pub(super) async fn run(suite: &mut Suite) -> Result<()> {
         let name = format!("a document that is {document:?}");
         fails(suite, &name, (document, Reply::Good)).await?;
     }
-    for reply in [
-        Reply::Status(403),
-        Reply::Status(500),
-        Reply::Redirect,
-        Reply::Nonsense,
-        Reply::Endless,
-        Reply::Silent,
-        Reply::OtherKey,
-        Reply::OtherPurpose,
-        Reply::Bent(0),
-        Reply::Bent(1),
-        Reply::Bent(2),
-        Reply::Bent(3),
-        Reply::Bent(4),
-        Reply::OtherEvent,
+    for (reply, cause) in [
+        (Reply::Status(403), "answer-status"),
+        (Reply::Status(500), "answer-status"),
+        (Reply::Redirect, "answer-status"),
+        (Reply::Nonsense, "answer-malformed"),
+        (Reply::Endless, "answer-too-large"),
+        (Reply::OtherKey, "answer-signature"),
+        (Reply::OtherPurpose, "answer-signature"),
+        (Reply::Bent(0), "answer-misdirected"),
+        (Reply::Bent(1), "answer-misdirected"),
+        (Reply::Bent(2), "answer-misdirected"),
+        (Reply::Bent(3), "answer-malformed"),
+        (Reply::Bent(4), "answer-unknown-key"),
+        (Reply::OtherEvent, "answer-misdirected"),
     ] {
         let name = format!("an answer that is {reply:?}");
+        let before = counted(&suite.world.server, cause).await?;
         fails(suite, &name, (Document::Good, reply)).await?;
+        let is_counted = counted(&suite.world.server, cause).await? > before;
+        let outcome = is_counted.then_some(()).ok_or(format!("not as {cause}"));
+        record(suite, &format!("{name}, counted"), outcome).await?;
     }
+    let silent = (Document::Good, Reply::Silent);
+    fails(suite, "an answer that does not come", silent).await?;
     good(suite).await?;
     nobody(suite).await
 }
