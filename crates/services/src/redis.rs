@@ -1,5 +1,7 @@
 //! A Redis server of a test's own. It keeps nothing on disk.
 
+mod several;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -15,13 +17,24 @@ use crate::keeper::Keeper;
 use crate::port;
 use crate::process::Run;
 
+pub use self::several::{Clustered, Watched};
+
 /// A private Redis server. Dropped, it is ended and its directory removed.
 #[derive(Debug)]
 pub struct Redis {
     keeper: Keeper,
     port: u16,
-    arguments: Vec<String>,
+    mode: Mode,
     run: Mutex<Option<Run>>,
+}
+
+/// What the program is.
+#[derive(Clone, Debug)]
+enum Mode {
+    /// A server, with more arguments.
+    Server(Vec<String>),
+    /// A Sentinel, with these lines of configuration, to which it adds what it learns.
+    Sentinel(String),
 }
 
 impl Redis {
@@ -32,12 +45,17 @@ impl Redis {
     ///
     /// If it is not installed, or the end of its log.
     pub fn start(arguments: &[&str]) -> Result<Self> {
+        let arguments = arguments.iter().map(|&text| text.to_owned());
+        Self::start_as(&Mode::Server(arguments.collect()))
+    }
+
+    fn start_as(mode: &Mode) -> Result<Self> {
         let mut tried = 0;
         loop {
             let redis = Self {
                 keeper: Keeper::new("cc-rd-", PID_FILE)?,
                 port: port::free()?,
-                arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+                mode: mode.clone(),
                 run: Mutex::new(None),
             };
             tried += 1;
@@ -75,17 +93,25 @@ impl Redis {
         anyhow::ensure!(run.is_none(), "the Redis server runs already");
         let directory = self.keeper.directory();
         let mut command = Command::new("redis-server");
-        command
-            .current_dir(directory)
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--daemonize", "no", "--port", &self.port.to_string()])
-            .args(["--pidfile", PID_FILE])
-            .args(&self.arguments);
-        let started = Run::start(
-            command,
-            "eady to accept connections",
-            &directory.join("log"),
-        );
+        command.current_dir(directory);
+        let ready = match &self.mode {
+            Mode::Server(arguments) => {
+                command
+                    .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+                    .args(["--daemonize", "no", "--port", &self.port.to_string()])
+                    .args(["--pidfile", PID_FILE])
+                    .args(arguments);
+                "eady to accept connections"
+            }
+            Mode::Sentinel(lines) => {
+                let (port, file) = (self.port, directory.join(SENTINEL_FILE));
+                let own = format!("bind 127.0.0.1\nport {port}\npidfile {PID_FILE}\n{lines}");
+                fs::write(file, own)?;
+                command.args([SENTINEL_FILE, "--sentinel"]);
+                "+monitor"
+            }
+        };
+        let started = Run::start(command, ready, &directory.join("log"));
         *run = Some(
             started.context("no Redis server of our own (Debian: apt-get install redis-server)")?,
         );
@@ -153,7 +179,7 @@ impl Redis {
     }
 
     /// Sends one command, words without blanks in them (`FLUSHALL`), and returns the first line of
-    /// the answer.
+    /// the answer, without what only says how long it is.
     ///
     /// # Errors
     ///
@@ -162,8 +188,12 @@ impl Redis {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(ASK_WAIT))?;
         stream.write_all(format!("{command}\r\n").as_bytes())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
+        let (mut line, mut answer) = (String::new(), BufReader::new(stream));
+        answer.read_line(&mut line)?;
+        if line.starts_with('$') {
+            line.clear();
+            answer.read_line(&mut line)?;
+        }
         Ok(line.trim_end().to_owned())
     }
 
@@ -215,4 +245,5 @@ pub fn prefix() -> Result<String> {
 }
 
 const PID_FILE: &str = "redis.pid";
+const SENTINEL_FILE: &str = "sentinel.conf";
 const ASK_WAIT: Duration = Duration::from_secs(10);
