@@ -34,6 +34,12 @@ Examples:
   commucat-cli store copy --from sqlite:/var/lib/commucat --to postgres://commucat@db/commucat
   COMMUCAT_STORAGE_URL=postgres://commucat:secret@db/commucat commucat-cli store copy";
 
+const RESTORED_EXAMPLES: &str = "\
+Examples:
+  systemctl stop commucat                  on every node
+  pg_restore --clean --dbname commucat monday.dump
+  commucat-cli store restored --yes        once, before the first server starts";
+
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   commucat-cli restore --check /var/backups/commucat/monday
@@ -176,6 +182,18 @@ pub enum Store {
         /// The database; without it `storage.url`, so that no password is in the command line
         #[arg(long, value_name = "postgres://...")]
         to: Option<String>,
+    },
+    /// Ready a database that the tools of PostgreSQL have put back to an earlier time; no server may run
+    ///
+    /// Clients know more than the database then. No position is given out again, every device is told
+    /// that something may be missing, and key packages of which some were handed out are dropped.
+    /// Interrupted, the same command is given again. `restore` does this by itself for an embedded
+    /// store.
+    #[command(after_help = RESTORED_EXAMPLES)]
+    Restored {
+        /// Do it; without this flag nothing is changed
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -58,6 +58,19 @@ pub(crate) async fn open_store(
     config: &Config,
     migrations: Migrations,
 ) -> Result<Store, OpenError> {
+    open_at(config, location(config)?, migrations).await
+}
+
+/// Opens a store at another place, or under another name.
+///
+/// # Errors
+///
+/// [`OpenError`].
+pub(crate) async fn open_at(
+    config: &Config,
+    location: Location,
+    migrations: Migrations,
+) -> Result<Store, OpenError> {
     let options = Options {
         lock_wait: LOCK_WAIT,
         migrations,
@@ -68,7 +81,7 @@ pub(crate) async fn open_store(
         },
         ..Options::default()
     };
-    Store::open(location(config)?, options).await
+    Store::open(location, options).await
 }
 
 /// Opens the ledger that the configuration names.

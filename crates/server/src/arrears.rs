@@ -3,21 +3,20 @@
 //! At the start the ledger's file, which is read to the end in any case, is compared with the devices
 //! and lists in force, before anybody can change them. So each missing entry is written once.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use commucat_ledger::{AccountMark, Change, DeviceMark, Hash, Known, Ledger, RecordError};
 use commucat_proto::id::AccountId;
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor as _;
-use commucat_storage::{Device, Store, StoreError};
+use commucat_storage::{Store, StoreError};
 use tokio::time::timeout;
 
 use crate::chain::chain;
 use crate::clock;
 
-/// Devices of one read.
-const PAGE: usize = 256;
+/// Devices, or accounts, of one read.
+const PAGE: usize = 1_024;
 /// Longest that a start waits for a ledger that takes nothing; `/readyz` then says so.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -44,68 +43,89 @@ pub(crate) async fn settle(store: &Store, ledger: &Ledger, known: Known) {
 
 /// How many entries were missing.
 async fn compare(store: &Store, ledger: &Ledger, mut known: Known) -> Result<u64, ArrearsError> {
-    let (mut missing, mut seen) = (0, HashSet::new());
-    let mut after = None;
-    loop {
-        let page = store.devices(after.as_ref(), PAGE).await?;
-        for device in &page {
-            for change in of_device(store, device, &mut known, &mut seen).await? {
-                ledger.record(clock::now(), change).await?;
-                missing += 1;
-            }
-        }
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.device.clone()),
-            Some(_) | None => break,
-        }
-    }
+    let devices = compare_devices(store, ledger, &mut known).await?;
+    let lists = compare_lists(store, ledger, &known).await?;
+    let mut revoked = 0;
     for (account, device) in known.into_rest() {
-        let revoked = Change::DeviceRevoked {
+        let change = Change::DeviceRevoked {
             account,
             device,
             version: None,
         };
-        ledger.record(clock::now(), revoked).await?;
-        missing += 1;
+        ledger.record(clock::now(), change).await?;
+        revoked += 1;
     }
-    Ok(missing)
+    Ok(devices + lists + revoked)
 }
 
-/// What the ledger lacks of a device and, at the account's first one, of its list.
-async fn of_device(
+async fn compare_devices(
     store: &Store,
-    device: &Device,
+    ledger: &Ledger,
     known: &mut Known,
-    seen: &mut HashSet<AccountId>,
-) -> Result<Vec<Change>, StoreError> {
-    let (account, mark) = (
-        AccountMark::of(&device.account),
-        DeviceMark::of(&device.account, &device.device),
-    );
-    let (is_known, is_first) = (known.tick_off(mark), seen.insert(device.account.clone()));
-    if is_known && !is_first {
-        return Ok(Vec::new());
+) -> Result<u64, ArrearsError> {
+    let (mut missing, mut after) = (0, None);
+    loop {
+        let page = store.devices(after.as_ref(), PAGE).await?;
+        for found in &page {
+            let device = DeviceMark::of(&found.account, &found.device);
+            if known.tick_off(device) {
+                continue;
+            }
+            let Some((version, list)) = list(store, &found.account).await? else {
+                continue;
+            };
+            let change = Change::DeviceRegistered {
+                account: AccountMark::of(&found.account),
+                device,
+                version,
+                list,
+            };
+            ledger.record(clock::now(), change).await?;
+            missing += 1;
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.device.clone()),
+            Some(_) | None => return Ok(missing),
+        }
     }
-    let Some(list) = store.list(&device.account).await? else {
-        return Ok(Vec::new());
+}
+
+/// By their versions: only what the ledger lacks is read.
+async fn compare_lists(store: &Store, ledger: &Ledger, known: &Known) -> Result<u64, ArrearsError> {
+    let (mut missing, mut after) = (0, None);
+    loop {
+        let page = store.list_versions(after.as_ref(), PAGE).await?;
+        for (id, version) in &page {
+            let account = AccountMark::of(id);
+            if known.has_list(account, *version) {
+                continue;
+            }
+            let Some((version, list)) = list(store, id).await? else {
+                continue;
+            };
+            let change = Change::ListChanged {
+                account,
+                version,
+                list,
+            };
+            ledger.record(clock::now(), change).await?;
+            missing += 1;
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => after = Some(last.clone()),
+            Some(_) | None => return Ok(missing),
+        }
+    }
+}
+
+/// Version and hash of an account's list.
+async fn list(store: &Store, account: &AccountId) -> Result<Option<(u64, Hash)>, StoreError> {
+    let Some(list) = store.list(account).await? else {
+        return Ok(None);
     };
     // What cannot be decoded is damaged: the store's own check tells of it.
-    let Ok(signed) = Signed::decode_shared(&list.signed) else {
-        return Ok(Vec::new());
-    };
-    let (version, list) = (list.version, Hash::of_body(&signed.body));
-    let registered = (!is_known).then_some(Change::DeviceRegistered {
-        account,
-        device: mark,
-        version,
-        list,
-    });
-    let changed = (is_first && !known.has_list(account, version)).then_some(Change::ListChanged {
-        account,
-        version,
-        list,
-    });
-    Ok(registered.into_iter().chain(changed).collect())
+    let signed = Signed::decode_shared(&list.signed).ok();
+    Ok(signed.map(|signed| (list.version, Hash::of_body(&signed.body))))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ mod page;
 mod peers;
 mod pipeline;
 mod queues;
+mod restore;
 mod schema;
 mod spool;
 #[cfg(test)]

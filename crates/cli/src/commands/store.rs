@@ -1,16 +1,21 @@
-//! `store copy`: from the embedded store to PostgreSQL.
+//! `store copy`: from the embedded store to PostgreSQL. `store restored`: after PostgreSQL was put back.
 
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 
 use commucat_config::Config;
-use commucat_storage::{Location, OpenError, TransferProgress, transfer};
+use commucat_crypto::keyring::Keyring;
+use commucat_storage::{Location, Migrations, OpenError, Store, TransferProgress, transfer};
 use serde::Serialize;
 
 use crate::args;
+use crate::clock;
 use crate::output::{Output, table};
 use crate::report::Report;
 use crate::site;
+
+/// What PostgreSQL shows of this command; servers have another name.
+const SESSION_NAME: &str = "commucat-cli";
 
 #[derive(Serialize)]
 struct Copied {
@@ -32,7 +37,71 @@ pub(crate) async fn run(
     command: args::Store,
     output: Output,
 ) -> Result<(), Report> {
-    let args::Store::Copy { from, to } = command;
+    match command {
+        args::Store::Copy { from, to } => copy(config, from, to, output).await,
+        args::Store::Restored { yes } => restored(config, yes, output).await,
+    }
+}
+
+#[derive(Serialize)]
+struct Restored {
+    domain: String,
+    done: bool,
+}
+
+async fn restored(config: &Config, yes: bool, output: Output) -> Result<(), Report> {
+    let Location::Postgres { url } = site::location(config)? else {
+        let report = Report::new("the store of this server is embedded");
+        return Err(report.hint("`commucat-cli restore` puts a backup back and readies it"));
+    };
+    Keyring::open(&config.keys_path(), &config.server.domain)?;
+    let url = url.named(SESSION_NAME);
+    let store = site::open_at(config, Location::Postgres { url }, Migrations::Apply).await?;
+    let readied = ready(&store, yes).await;
+    store.close().await;
+    readied?;
+    let restored = Restored {
+        domain: config.server.domain.as_str().to_owned(),
+        done: yes,
+    };
+    output.show(&restored, told)
+}
+
+async fn ready(store: &Store, yes: bool) -> Result<(), Report> {
+    let others = store.others_connected().await?;
+    if others > 0 {
+        let text = format!("{others} other sessions of this user are on the database");
+        let hint = "stop all servers of the domain, and whatever else is connected as this user";
+        return Err(Report::new(text).hint(hint));
+    }
+    if yes {
+        store.ready_after_restore(clock::now()).await?;
+    }
+    Ok(())
+}
+
+fn told(restored: &Restored) -> String {
+    if !restored.done {
+        return format!(
+            "The database of {} would be readied: with --yes. Nothing was changed.\n",
+            restored.domain
+        );
+    }
+    format!(
+        "The database of {} is ready.\n\nWhat was acknowledged after the moment that it was put back to is gone: \
+         messages that waited,\naccounts, devices and groups made since. Devices revoked and invites used since \
+         are good again:\nrevoke them. Every device is told that something may be missing. A group whose members \
+         or settings\nchanged since must be replaced by a new one.\nNext: start the servers.\n",
+        restored.domain
+    )
+}
+
+async fn copy(
+    config: &Config,
+    from: Option<String>,
+    to: Option<String>,
+    output: Output,
+) -> Result<(), Report> {
     let parse = |text: &str| text.parse::<Location>().map_err(OpenError::from);
     let from = match from {
         Some(text) => parse(&text)?,

@@ -33,7 +33,7 @@ pub(crate) async fn a_registered_device_is_found_by_id_and_key(store: &Store) {
 }
 
 pub(crate) async fn the_list_is_kept_as_signed(store: &Store) {
-    let list = list(1, u64::MAX, &[1]);
+    let (list, other) = (list(1, u64::MAX, &[1]), list(2, 3, &[2]));
     register(store, list.clone(), 1).await;
 
     let stored = StoredList {
@@ -43,6 +43,14 @@ pub(crate) async fn the_list_is_kept_as_signed(store: &Store) {
     };
     assert_eq!(store.list(&account(1)).await.unwrap(), Some(stored));
     assert_eq!(store.list(&account(2)).await.unwrap(), None);
+    let versions = store.list_versions(None, 9).await.unwrap();
+    assert_eq!(versions, [(account(1), u64::MAX)]);
+    register(store, other, 2).await;
+    let mut both = vec![(account(1), u64::MAX), (account(2), 3)];
+    both.sort();
+    let first = store.list_versions(None, 1).await.unwrap();
+    let second = store.list_versions(Some(&both[0].0), 9).await.unwrap();
+    assert_eq!([first, second].concat(), both);
 }
 
 pub(crate) async fn an_unknown_account_needs_an_invite_unless_registration_is_open(store: &Store) {

@@ -42,6 +42,26 @@ impl Postgres {
         Ok(found.as_ref().map(read).transpose()?)
     }
 
+    pub(crate) async fn list_versions(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<(AccountId, u64)>, StoreError> {
+        let after = after.map_or("", AccountId::as_str);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // The same order on every database, whatever its collation.
+        let sql = "SELECT account, list_version FROM accounts
+            WHERE account COLLATE \"C\" > $1 ORDER BY account COLLATE \"C\" LIMIT $2";
+        let found = self.query(sql, &[&after, &limit]).await?;
+        let mut versions = Vec::with_capacity(found.len());
+        for row in &found {
+            let account = text_id(row, 0, AccountId::parse)?;
+            let version: i64 = row.try_get(1).map_err(Fault::from)?;
+            versions.push((account, version.cast_unsigned()));
+        }
+        Ok(versions)
+    }
+
     pub(crate) async fn device_by_key(&self, key: &NoiseKey) -> Result<Option<Device>, StoreError> {
         let key = &key.as_bytes()[..];
         let found = self.row(device_query!("d.noise_key = $1"), &[&key]).await?;

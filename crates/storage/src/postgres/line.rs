@@ -166,6 +166,12 @@ impl Line {
         Ok(Some(QueuePosition::new(unsigned(position))))
     }
 
+    /// Goes on so many positions further.
+    pub(super) const fn skip(&mut self, positions: i64) {
+        self.next = self.next.saturating_add(positions);
+        self.changed = true;
+    }
+
     /// Accounts for a row that was deleted.
     pub(super) fn removed(&mut self, changes: &mut Changes, row: &Removed) {
         self.changed = true;

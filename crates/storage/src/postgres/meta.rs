@@ -69,7 +69,7 @@ pub(super) async fn advance_clock(
     Ok(ExpiryClock(time))
 }
 
-async fn put(tx: &Tx, name: &str, value: &[u8]) -> Result<(), Fault> {
+pub(super) async fn put(tx: &Tx, name: &str, value: &[u8]) -> Result<(), Fault> {
     tx.execute(
         "INSERT INTO meta (name, value) VALUES ($1, $2)
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",

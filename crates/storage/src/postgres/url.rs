@@ -122,6 +122,15 @@ impl FromStr for PostgresUrl {
     }
 }
 
+impl PostgresUrl {
+    /// The same under another name than servers have, as PostgreSQL shows it of a session.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.config.application_name(name);
+        self
+    }
+}
+
 impl fmt::Debug for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PostgresUrl")

@@ -34,6 +34,28 @@ impl Sqlite {
         .await
     }
 
+    pub(crate) async fn list_versions(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<(AccountId, u64)>, StoreError> {
+        let after = after.map_or_else(String::new, |account| account.as_str().to_owned());
+        self.read(move |connection| {
+            let versions = connection
+                .prepare_cached(
+                    "SELECT account, list_version FROM accounts
+                     WHERE account > ?1 ORDER BY account LIMIT ?2",
+                )?
+                .query_map(params![after, limit], |row| {
+                    let version: i64 = row.get(1)?;
+                    Ok((text_id(row, 0, AccountId::parse)?, version.cast_unsigned()))
+                })?
+                .collect::<Result<_, _>>()?;
+            Ok(versions)
+        })
+        .await
+    }
+
     pub(crate) async fn device_by_key(&self, key: &NoiseKey) -> Result<Option<Device>, StoreError> {
         let key = *key;
         self.read(move |connection| {

@@ -13,7 +13,7 @@ use super::line::Line;
 use super::writer::Tx;
 use super::{SWEEP_ROWS, Sqlite, meta, open};
 use crate::StoreError;
-use crate::store::backup::ReplaceError;
+use crate::store::backup::{POSITIONS_SKIPPED, RESTORED, ReplaceError};
 
 pub(crate) use super::open::lock;
 
@@ -22,13 +22,6 @@ const DIRECTORY: &str = "restore.partial";
 
 /// What belongs to a database.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
-
-/// How far positions go on beyond those of the copy. Nothing hands out so many before a backup is
-/// made again; and it is more than the milliseconds of a month, for outboxes begin at the time.
-const POSITIONS_SKIPPED: i64 = 1 << 32;
-
-/// When the store was put back: milliseconds, eight bytes.
-const RESTORED: &str = "restored";
 
 /// Where the copy is.
 pub(crate) fn place(directory: &Path) -> PathBuf {

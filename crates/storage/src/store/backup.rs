@@ -10,6 +10,13 @@ use super::{Backend, Store};
 use crate::sqlite::restore;
 use crate::{OpenError, StoreError};
 
+/// How far positions go on beyond those of a copy. Nothing hands out so many before a backup is made
+/// again; and it is more than the milliseconds of a month, for outboxes begin at the time.
+pub(crate) const POSITIONS_SKIPPED: i64 = 1 << 32;
+
+/// When the store was put back: milliseconds, eight bytes.
+pub(crate) const RESTORED: &str = "restored";
+
 /// How far a copy is, in pages.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CopyProgress {
@@ -78,12 +85,25 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; done in part. Begin again with the copy.
-    pub(crate) async fn ready_after_restore(&self, now: Timestamp) -> Result<(), StoreError> {
+    /// [`StoreError`]; done in part. Begin again: with the copy, or where a database was put back by its
+    /// own tools, with this.
+    pub async fn ready_after_restore(&self, now: Timestamp) -> Result<(), StoreError> {
         match &self.0 {
             Backend::Sqlite(sqlite) => sqlite.ready_after_restore(now).await,
-            // Only files are put back here.
-            Backend::Postgres(_) => Ok(()),
+            Backend::Postgres(postgres) => postgres.ready_after_restore(now).await,
+        }
+    }
+
+    /// How many others are connected to the database as the same user, under another name; an
+    /// embedded store has one process.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn others_connected(&self) -> Result<u64, StoreError> {
+        match &self.0 {
+            Backend::Sqlite(_) => Ok(0),
+            Backend::Postgres(postgres) => postgres.others_connected().await,
         }
     }
 }

@@ -160,6 +160,20 @@ impl Store {
         on_backend!(self, backend => backend.list(account).await)
     }
 
+    /// At most `limit` accounts whose id sorts after `after`, ascending, with the versions of their
+    /// lists.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub async fn list_versions(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<(AccountId, u64)>, StoreError> {
+        on_backend!(self, backend => backend.list_versions(after, limit).await)
+    }
+
     /// The device that proves `key`, unless it is revoked.
     ///
     /// # Errors

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use commucat_proto::id::QueueId;
 use commucat_proto::time::Timestamp;
+use commucat_services::Postgres;
 use commucat_storage::{
-    Content, OpenError, Page, QueuePosition, ReplaceError, Replacement, RowId, Since, Store,
+    Content, Location, OpenError, Options, Page, PostgresUrl, QueuePosition, ReplaceError,
+    Replacement, RowId, Since, Store,
 };
 use tempfile::tempdir;
 
@@ -108,6 +110,53 @@ async fn what_is_put_back_gives_no_position_again_and_tells_every_device() {
     assert!(matches!(gap.content, Content::Gap));
     assert!(gap.position > lost.position);
     assert!(directory.path().join("aside/store.sqlite3").exists());
+}
+
+#[tokio::test]
+async fn a_database_that_was_put_back_gives_no_position_again_and_tells_every_device_once() {
+    let cluster = Postgres::shared().unwrap();
+    let database = cluster.database().unwrap();
+    let location = || database.url().parse().unwrap();
+    let store = Store::open(location(), Options::default()).await.unwrap();
+    let queue = queue(&store).await;
+    let spooled = store.spool(vec![delivery(queue, &["old"])], NOW);
+    spooled.await.unwrap();
+    let place = tempdir().unwrap();
+    let dump = place.path().join("dump");
+    let mut dumps = cluster.program("pg_dump");
+    dumps.arg("-Fc").arg("-f").arg(&dump).arg(database.url());
+    assert!(dumps.status().unwrap().success());
+    let spooled = store.spool(vec![delivery(queue, &["lost"])], NOW);
+    spooled.await.unwrap();
+    let lost = page(&store, &queue).await.rows.pop().unwrap();
+    store.close().await;
+
+    let again = cluster.database().unwrap();
+    let mut restores = cluster.program("pg_restore");
+    restores.arg("--dbname").arg(again.url()).arg(&dump);
+    assert!(restores.status().unwrap().success());
+    let url: PostgresUrl = again.url().parse().unwrap();
+    let url = url.named("a command");
+    let store = Store::open(Location::Postgres { url }, Options::default());
+    let store = store.await.unwrap();
+    let alone = store.others_connected().await.unwrap();
+    let server = Store::open(again.url().parse().unwrap(), Options::default());
+    let server = server.await.unwrap();
+    let beside = store.others_connected().await.unwrap();
+    server.close().await;
+    for _ in 0..2 {
+        store.ready_after_restore(NOW).await.unwrap();
+    }
+
+    let rows = page(&store, &queue).await.rows;
+    let [old, gap] = rows.as_slice() else {
+        panic!("{} rows", rows.len());
+    };
+    assert!(matches!(old.content, Content::Frame { .. }));
+    assert!(matches!(gap.content, Content::Gap));
+    assert!(gap.position > lost.position);
+    assert_eq!(alone, 0);
+    assert!(beside > 0);
 }
 
 #[tokio::test]
