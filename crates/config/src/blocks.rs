@@ -124,7 +124,8 @@ block! {
         /// Connections that read at the same time. PostgreSQL gets six more for what writes.
         readers: u32 = "2", "1" ..= "64";
         /// Redis or Valkey that the nodes of the domain share: `redis://` or `rediss://` with host and
-        /// port, or `redis+sentinel://host:port,host:port/service`. Empty: there is one node.
+        /// port, `redis+sentinel://host:port,host:port/service`, or `redis+cluster://host:port,host:port`.
+        /// Empty: there is one node.
         redis_url: Option<Secret> = "";
         /// What the names of all keys and channels in Redis begin with.
         redis_prefix: String = "commucat:";

@@ -14,11 +14,11 @@ use commucat_storage::{ClaimBudgets, Left, ListChange, Store, StoreError};
 use tracing::error;
 
 pub(crate) use self::admit::Admitted;
-use self::admit::Doors;
 pub(crate) use self::directory::other_domain;
 use crate::chain::chain;
 use crate::clock;
 use crate::keys::Keys;
+use crate::limit::Buckets;
 use crate::router::Router;
 
 /// Who may open an account.
@@ -36,8 +36,6 @@ pub(crate) enum Registration {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
     pub(crate) registration: Registration,
-    /// An hour.
-    pub(crate) registrations_per_address: u32,
     pub(crate) budgets: ClaimBudgets,
 }
 
@@ -53,12 +51,12 @@ struct Inner {
     store: Store,
     ledger: Ledger,
     router: Router,
-    doors: Doors,
+    buckets: Buckets,
 }
 
 impl Accounts {
     pub(crate) fn new(
-        policy: Policy,
+        (policy, buckets): (Policy, Buckets),
         keys: Keys,
         store: Store,
         ledger: Ledger,
@@ -72,7 +70,7 @@ impl Accounts {
             store,
             ledger,
             router,
-            doors: Doors::new(policy.registrations_per_address),
+            buckets,
         }))
     }
 

@@ -50,7 +50,8 @@ pub struct Carrier {
 
 /// A keyed hash of the client's address (IPv6: its /64), for limits by address.
 ///
-/// The key is random and dies with the process; the address itself is kept nowhere.
+/// The key is random and dies with the process, or the one of all nodes; the address itself is kept
+/// nowhere.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct PeerTag(pub(crate) u64);
 

@@ -8,6 +8,7 @@
 mod keeper;
 mod listener;
 mod nodes;
+mod origin;
 mod outbox;
 mod owner;
 mod redis;
@@ -32,7 +33,7 @@ use commucat_routing::ticket::Outcome;
 use commucat_storage::Store;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,9 +47,11 @@ pub(crate) use self::wire::Status;
 use crate::custody::Leg;
 use crate::hub::Hub;
 use crate::keys::Keys;
+use crate::limit::Buckets;
 use crate::mailbox::{Deferred, Mailboxes};
 use crate::metrics::Metrics;
 use crate::router::Router;
+use crate::session::Budgets;
 
 /// This node among the others. Cheap to clone.
 #[derive(Clone)]
@@ -67,7 +70,12 @@ struct Inner {
     ways: Mutex<Ways>,
     /// Something is to be sent, or a deadline came nearer.
     ready: Notify,
+    /// Changes when commands go over another connection, perhaps to another server: who listens has to
+    /// be heard there.
+    moved: watch::Sender<()>,
     leaving: AtomicBool,
+    /// Counted together with the other nodes.
+    buckets: Buckets,
     /// Another node, or the operator through it, wants this one to end.
     drain: CancellationToken,
     metrics: Metrics,
@@ -103,6 +111,7 @@ pub(crate) struct Surroundings {
     pub(crate) router: Router,
     pub(crate) hub: Hub,
     pub(crate) store: Store,
+    pub(crate) budgets: Budgets,
 }
 
 impl Cluster {
@@ -114,7 +123,7 @@ impl Cluster {
     /// [`RedisFailure`] if the address is not one.
     pub(crate) fn open(
         config: &Config,
-        keys: Keys,
+        (keys, buckets): (Keys, Buckets),
         metrics: Metrics,
         drain: CancellationToken,
     ) -> Result<Option<Self>, RedisFailure> {
@@ -139,7 +148,9 @@ impl Cluster {
             nodes: Mutex::default(),
             ways: Mutex::default(),
             ready: Notify::new(),
+            moved: watch::Sender::new(()),
             leaving: AtomicBool::new(false),
+            buckets,
             drain,
             metrics,
         }))))
@@ -269,18 +280,21 @@ impl Cluster {
         }
     }
 
-    /// Passes an ephemeral frame on, if the device's node is known.
+    /// Passes an ephemeral frame on, to the device's node if that is known, or becomes so in a moment.
     pub(crate) fn hint(&self, queue: QueueId, group: GroupId, payload: Bytes) {
         let node = self.0.core.lock().dispatch.route(&queue);
-        if let Some(node) = node {
-            let hint = Item::Hint {
-                queue,
-                group,
-                payload,
-            };
-            self.0.outbox.lock().letter(node, hint);
-            self.0.ready.notify_one();
+        let hint = Item::Hint {
+            queue,
+            group,
+            payload,
+        };
+        let mut outbox = self.0.outbox.lock();
+        match node {
+            Some(node) => outbox.letter(node, hint),
+            None => outbox.hint(queue, hint),
         }
+        drop(outbox);
+        self.0.ready.notify_one();
     }
 
     /// The queue is revoked: the other nodes hear it.

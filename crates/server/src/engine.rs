@@ -21,6 +21,7 @@ use crate::federation::PeerClient;
 use crate::hub::Hub;
 use crate::jobs::Jobs;
 use crate::keys::Keys;
+use crate::limit::Buckets;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
 use crate::peers::{Departure, Inbox, Peers};
@@ -43,6 +44,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// What is counted.
     pub metrics: Metrics,
+    /// Limits that all nodes have in common.
+    pub buckets: Buckets,
     /// The other nodes of this domain.
     pub nodes: Nodes,
     /// What carries events to other domains.
@@ -84,6 +87,7 @@ impl Engine {
             store,
             ledger,
             metrics,
+            buckets,
             nodes,
             client,
         } = parts;
@@ -112,7 +116,7 @@ impl Engine {
             peers.clone(),
         );
         let accounts = Accounts::new(
-            policy(&config),
+            (policy(&config), buckets.clone()),
             keys.clone(),
             store.clone(),
             ledger.clone(),
@@ -123,12 +127,16 @@ impl Engine {
             store.clone(),
             background.clone(),
             (
-                usize::try_from(config.limits.group_handles).unwrap_or(usize::MAX),
+                size(config.limits.group_handles.into()),
                 session::rate(config.limits.submit_rate, config.limits.submit_burst),
+                buckets.clone(),
             ),
             metrics.forks.clone(),
         );
+        let rules = Arc::new(rules(&config));
+        let budgets = Budgets::new(&rules, buckets);
         let around = Surroundings {
+            budgets: budgets.clone(),
             mailboxes: mailboxes.clone(),
             router: router.clone(),
             hub: hub.clone(),
@@ -152,10 +160,10 @@ impl Engine {
                 mailboxes: mailboxes.clone(),
                 peers: peers.clone(),
                 metrics: metrics.clone(),
-                rules: Arc::new(rules(&config)),
+                rules,
                 drain: drain.clone(),
                 tasks: background.clone(),
-                budgets: Budgets::default(),
+                budgets,
             },
             jobs: Jobs {
                 store,
@@ -269,7 +277,6 @@ fn policy(config: &Config) -> Policy {
             Registration::Open => accounts::Registration::Open,
             Registration::Closed => accounts::Registration::Closed,
         },
-        registrations_per_address: config.limits.registrations_per_address,
         budgets: ClaimBudgets {
             per_capability: config.limits.claims_per_capability.into(),
             per_domain: config.limits.claims_per_domain.into(),
@@ -313,8 +320,6 @@ fn rules(config: &Config) -> Rules {
             frames: usize::try_from(limits.unacked).unwrap_or(usize::MAX),
             bytes: size(limits.unacked_bytes.bytes()),
         },
-        request_rate: limits.request_rate,
-        request_burst: limits.request_burst,
         submit_rate: limits.submit_rate,
         submit_burst: limits.submit_burst,
         announced: SessionLimits {

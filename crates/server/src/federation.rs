@@ -20,13 +20,14 @@ use commucat_storage::Store;
 use self::book::Book;
 use self::budget::Budgets;
 pub use self::client::PeerClient;
-pub(crate) use self::client::PostError;
+pub(crate) use self::client::{ANSWER_WAIT, PostError};
 use self::connect::Connector;
 pub use self::connect::TrustError;
 use self::inbound::Gateway;
 pub(crate) use self::named::note as note_named;
 use crate::engine::Engine;
 use crate::keys::Keys;
+use crate::limit::Buckets;
 use crate::metrics::Metrics;
 
 /// What the engine needs to reach other domains.
@@ -34,7 +35,7 @@ pub(crate) fn client(
     config: &Config,
     keys: Keys,
     store: Store,
-    metrics: Metrics,
+    (metrics, buckets): (Metrics, Buckets),
 ) -> Result<PeerClient, TrustError> {
     let policy = match config.federation.policy {
         commucat_config::FederationPolicy::Open => Policy::Open,
@@ -47,7 +48,7 @@ pub(crate) fn client(
     )?;
     let domain = config.server.domain.clone();
     let book = Book::new(domain, policy, store, connector);
-    Ok(PeerClient::new(book, keys, metrics))
+    Ok(PeerClient::new(book, keys, (metrics, buckets)))
 }
 
 /// The route of events.

@@ -37,6 +37,7 @@ use self::view::{View, Views};
 use crate::accounts::{other_domain, storage};
 use crate::clock;
 use crate::custody::{Author as Sender, Frame, Reply, Settled};
+use crate::limit::Buckets;
 use crate::router::{Place, Router};
 use crate::session::{Batch, Binding, Link};
 
@@ -55,7 +56,7 @@ struct Inner {
     readings: AtomicU64,
     /// Groups from which members that are gone are being taken out.
     departing: Mutex<HashSet<GroupId>>,
-    commits: Mutex<Limiter<Handle>>,
+    buckets: Buckets,
     /// MSGs of members of other domains: of own devices the session reads no faster.
     submits: Mutex<Limiter<Handle>>,
     /// Their TYPINGs and fork tags: what is dropped beyond.
@@ -86,7 +87,7 @@ impl Hub {
         router: Router,
         store: Store,
         tasks: TaskTracker,
-        (handles_max, submit_rate): (usize, Rate),
+        (handles_max, submit_rate, buckets): (usize, Rate, Buckets),
         forks: Counter,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -96,7 +97,7 @@ impl Hub {
             views: Mutex::default(),
             readings: AtomicU64::new(0),
             departing: Mutex::default(),
-            commits: Mutex::new(Limiter::new(Rate::COMMIT)),
+            buckets,
             submits: Mutex::new(Limiter::new(submit_rate)),
             hints: Mutex::new(Limiter::new(submit_rate)),
             alarms: Mutex::default(),

@@ -1,9 +1,9 @@
 //! Limits before TLS: what one address, and all together, may cost an unauthenticated server.
 
 mod bucket;
+mod buckets;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,12 +12,10 @@ use commucat_config::{Limits, Network, Server};
 use parking_lot::Mutex;
 
 pub use self::bucket::Bucket;
+pub use self::buckets::Buckets;
+pub(crate) use self::buckets::{Kind, Tag, Taken, Used};
 use crate::carrier::PeerTag;
 use crate::metrics::label::Refusal;
-
-/// Addresses remembered at once. At the bound idle ones are forgotten; if none is idle, a new
-/// address is refused: that many addresses at once are an attack.
-const ADDRESSES_MAX: usize = 65_536;
 
 /// Whether an address is bound by the limits for each address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,8 +34,8 @@ pub struct Gate(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Random; dies with the process. Addresses are kept under its hash only.
-    key: RandomState,
+    /// Handshakes by address. Addresses are kept under its hash only.
+    buckets: Buckets,
     bounds: Bounds,
     trusted: Vec<Network>,
     naming: Vec<Network>,
@@ -49,37 +47,28 @@ struct Bounds {
     connections: u32,
     connections_per_address: u32,
     pending: u32,
-    rate: u32,
-    burst: u32,
 }
 
 #[derive(Debug, Default)]
 struct State {
     connections: u32,
     pending: u32,
-    addresses: HashMap<u64, Address>,
-}
-
-#[derive(Debug)]
-struct Address {
-    connections: u32,
-    handshakes: Bucket,
+    /// Connections of each address that has some; of another node's nothing is known.
+    addresses: HashMap<Tag, u32>,
 }
 
 impl Gate {
     /// A gate with the configured limits.
     #[must_use]
-    pub fn new(limits: &Limits, server: &Server) -> Self {
+    pub fn new(limits: &Limits, server: &Server, buckets: Buckets) -> Self {
         let bounds = Bounds {
             connections: limits.connections,
             connections_per_address: limits.connections_per_address,
             pending: limits.handshakes_pending,
-            rate: limits.handshakes_per_address,
-            burst: limits.handshakes_burst,
         };
-        let (key, state) = (RandomState::new(), Mutex::default());
+        let state = Mutex::default();
         Self(Arc::new(Inner {
-            key,
+            buckets,
             bounds,
             trusted: server.trusted_proxies.clone(),
             naming: server.proxy_protocol.clone(),
@@ -102,7 +91,7 @@ impl Gate {
         } else {
             inner.origin(address)
         };
-        let tag = inner.key.hash_one(subnet(address));
+        let tag = inner.tag(address);
         let mut state = inner.state.lock();
         if state.connections >= inner.bounds.connections {
             return Err(Refusal::Connections);
@@ -111,17 +100,22 @@ impl Gate {
             return Err(Refusal::HandshakesPending);
         }
         if origin == Origin::Client {
-            state.enter_address(tag, &inner.bounds, now)?;
+            state.enter_address(tag, &inner.bounds)?;
         }
         state.connections += 1;
         state.pending += 1;
         drop(state);
-        Ok(Pass {
+        let pass = Pass {
             gate: self.clone(),
             tag,
             origin,
             pending: true,
-        })
+        };
+        // Refused, the pass counts no more.
+        if origin == Origin::Client {
+            inner.shake_hands(tag, now)?;
+        }
+        Ok(pass)
     }
 
     fn leave(&self, pass: &Pass) {
@@ -131,14 +125,26 @@ impl Gate {
             state.pending = state.pending.saturating_sub(1);
         }
         if pass.origin == Origin::Client
-            && let Some(address) = state.addresses.get_mut(&pass.tag)
+            && let Some(connections) = state.addresses.get_mut(&pass.tag)
         {
-            address.connections = address.connections.saturating_sub(1);
+            *connections = connections.saturating_sub(1);
+            if *connections == 0 {
+                state.addresses.remove(&pass.tag);
+            }
         }
     }
 }
 
 impl Inner {
+    fn tag(&self, address: IpAddr) -> Tag {
+        self.buckets.tag(&subnet(address).to_be_bytes())
+    }
+
+    fn shake_hands(&self, tag: Tag, now: Instant) -> Result<(), Refusal> {
+        let taken = self.buckets.take(Kind::Handshake, tag, now);
+        taken.map_err(|_| Refusal::HandshakesPerAddress)
+    }
+
     /// Of somebody who speaks for himself.
     fn origin(&self, address: IpAddr) -> Origin {
         if is_in(&self.trusted, address) {
@@ -154,25 +160,13 @@ fn is_in(networks: &[Network], address: IpAddr) -> bool {
 }
 
 impl State {
-    fn enter_address(&mut self, tag: u64, bounds: &Bounds, now: Instant) -> Result<(), Refusal> {
-        if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&tag) {
-            self.addresses
-                .retain(|_, address| address.connections > 0 || !address.handshakes.is_full(now));
-            if self.addresses.len() >= ADDRESSES_MAX {
-                return Err(Refusal::HandshakesPerAddress);
-            }
-        }
-        let address = self.addresses.entry(tag).or_insert_with(|| Address {
-            connections: 0,
-            handshakes: Bucket::new(bounds.rate, bounds.burst, now),
-        });
-        if address.connections >= bounds.connections_per_address {
+    /// Each address has a connection, so that there are no more of them than connections.
+    fn enter_address(&mut self, tag: Tag, bounds: &Bounds) -> Result<(), Refusal> {
+        let connections = self.addresses.entry(tag).or_default();
+        if *connections >= bounds.connections_per_address {
             return Err(Refusal::ConnectionsPerAddress);
         }
-        if !address.handshakes.take(1, now) {
-            return Err(Refusal::HandshakesPerAddress);
-        }
-        address.connections += 1;
+        *connections += 1;
         Ok(())
     }
 }
@@ -189,7 +183,7 @@ fn subnet(address: IpAddr) -> u128 {
 #[derive(Debug)]
 pub struct Pass {
     gate: Gate,
-    tag: u64,
+    tag: Tag,
     origin: Origin,
     pending: bool,
 }
@@ -207,11 +201,14 @@ impl Pass {
         }
         let inner = &*self.gate.0;
         let client = client.to_canonical();
-        let (origin, tag) = (inner.origin(client), inner.key.hash_one(subnet(client)));
+        let (origin, tag) = (inner.origin(client), inner.tag(client));
         if origin == Origin::Client {
-            inner.state.lock().enter_address(tag, &inner.bounds, now)?;
+            inner.state.lock().enter_address(tag, &inner.bounds)?;
         }
         (self.origin, self.tag) = (origin, tag);
+        if origin == Origin::Client {
+            inner.shake_hands(tag, now)?;
+        }
         Ok(())
     }
 
@@ -231,9 +228,7 @@ impl Pass {
         if self.origin != Origin::Client {
             return true;
         }
-        let mut state = self.gate.0.state.lock();
-        let address = state.addresses.get_mut(&self.tag);
-        address.is_none_or(|address| address.handshakes.take(1, now))
+        self.gate.0.shake_hands(self.tag, now).is_ok()
     }
 
     /// What stands for the address.
@@ -266,7 +261,8 @@ mod tests {
 
     fn gate(key: &str, value: &str) -> Gate {
         let config = Config::load(&Sources::default().with_flag(key, value)).unwrap();
-        Gate::new(&config.limits, &config.server)
+        let buckets = Buckets::alone(&config.limits);
+        Gate::new(&config.limits, &config.server, buckets)
     }
 
     fn address(text: &str) -> IpAddr {
@@ -353,7 +349,8 @@ mod tests {
                 .with_flag("server.trusted_proxies", "10.0.0.0/8"),
         )
         .unwrap();
-        let gate = Gate::new(&limits.limits, &limits.server);
+        let buckets = Buckets::alone(&limits.limits);
+        let gate = Gate::new(&limits.limits, &limits.server, buckets);
         let now = Instant::now();
 
         let first = gate.enter(address("10.0.0.7"), now).unwrap();
@@ -371,7 +368,8 @@ mod tests {
                 .with_flag("server.proxy_protocol", "10.0.0.0/8"),
         )
         .unwrap();
-        let gate = Gate::new(&config.limits, &config.server);
+        let buckets = Buckets::alone(&config.limits);
+        let gate = Gate::new(&config.limits, &config.server, buckets);
         let now = Instant::now();
         let named = |client: &str| {
             let mut pass = gate.enter(address("10.0.0.7"), now)?;

@@ -104,6 +104,8 @@ pub struct Handles {
     pub cluster_connected: Gauge,
     /// Times that another node had other keys of the domain.
     pub cluster_keys_differ: Counter,
+    /// What other nodes took out of common buckets.
+    pub cluster_taken: Counter,
     /// What stands in the way of serving: 1 for each cause that is met.
     pub not_ready: By<Hindrance, Gauge>,
     /// What the process is doing: one value is 1.
@@ -168,6 +170,10 @@ impl Metrics {
             cluster_keys_differ: page.counter(
                 "cluster_keys_differ",
                 "Times that another node had other keys of the domain",
+            ),
+            cluster_taken: page.counter(
+                "cluster_taken",
+                "What other nodes took out of common limits that are low",
             ),
             not_ready: page.gauges("not_ready", "Why `/readyz` answers 503: 1 for each cause"),
             lifecycle: page.gauges("lifecycle", "What the process is doing: one value is 1"),

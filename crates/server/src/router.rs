@@ -365,8 +365,10 @@ impl Router {
         let config = commucat_config::Config::load(&commucat_config::Sources::default()).unwrap();
         let domain = config.server.domain.clone();
         let keys = Keys::open(&place.join("keys"), &domain, crate::clock::now()).unwrap();
+        let buckets = crate::limit::Buckets::alone(&config.limits);
         let metrics = mailboxes.metrics().clone();
-        let client = crate::federation::client(&config, keys.clone(), store.clone(), metrics);
+        let client =
+            crate::federation::client(&config, keys.clone(), store.clone(), (metrics, buckets));
         let (peers, _departures) = Peers::new(
             (domain, keys.clone()),
             (store.clone(), mailboxes.clone()),

@@ -19,7 +19,7 @@ pub(crate) fn reloading() {
     }
 }
 
-/// Another process has taken over; what it says from now on is said for the service.
+/// Another process serves; what it says from now on is said for the service.
 pub(crate) fn succeeded_by(process: Option<u32>) {
     if let Some(process) = process {
         tell(&[NotifyState::MainPid(process)]);

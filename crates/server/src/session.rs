@@ -82,8 +82,6 @@ pub(crate) struct Rules {
     pub(crate) write_timeout: Duration,
     pub(crate) padding: bool,
     pub(crate) unacked: pipeline::Limits,
-    pub(crate) request_rate: u32,
-    pub(crate) request_burst: u32,
     pub(crate) submit_rate: u32,
     pub(crate) submit_burst: u32,
     pub(crate) announced: SessionLimits,

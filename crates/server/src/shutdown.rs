@@ -13,12 +13,12 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Serve as _;
 use crate::engine::Engine;
-use crate::handover::Successor;
+use crate::handover::{self, Successor};
 use crate::listen::{Doors, Farewell, Shell};
 use crate::metrics::Metrics;
 use crate::metrics::label::Lifecycle;
@@ -26,6 +26,11 @@ use crate::service;
 
 /// What closing the store may take after the grace: everything in it is on disk already.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a process whose successor is gone starts its own program, and the pause before it does so
+/// again: a database may be away for a moment.
+const STAND_INS: u32 = 10;
+const STAND_IN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is ended, in order.
 #[derive(Debug)]
@@ -41,6 +46,17 @@ pub(crate) struct Ending {
     pub(crate) doors: Doors,
     /// Brings the process that takes over.
     pub(crate) successors: mpsc::Receiver<Successor>,
+    /// Cancelled when nobody may take over any more.
+    pub(crate) offer: CancellationToken,
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ended {
+    /// As it should.
+    Well,
+    /// Another process should serve and does not.
+    Unsucceeded,
 }
 
 impl Ending {
@@ -49,7 +65,7 @@ impl Ending {
         Watch(Mutex::new(Some((self, started))))
     }
 
-    async fn run(self, successor: Option<Successor>) {
+    async fn run(self, successor: Option<Successor>) -> Ended {
         self.metrics.enter(Lifecycle::Draining);
         match successor {
             None => self.end().await,
@@ -57,7 +73,8 @@ impl Ending {
         }
     }
 
-    async fn end(self) {
+    async fn end(self) -> Ended {
+        self.offer.cancel();
         self.shell.stop(Farewell::Now);
         let drained = async {
             Arc::clone(&self.engine).drain().await;
@@ -67,10 +84,11 @@ impl Ending {
             complain(&self.shell);
         }
         close(self.store, self.worker).await;
+        Ended::Well
     }
 
-    /// Ends as soon as the store can be another's; what is left of connections ends meanwhile.
-    async fn make_way(self, successor: Successor) {
+    /// Ends as soon as another process serves; what is left of connections ends meanwhile.
+    async fn make_way(mut self, successor: Successor) -> Ended {
         let deadline = Instant::now() + self.grace;
         // Whoever is not accepted any more waits in the sockets for the successor.
         if timeout_at(deadline, self.doors.close()).await.is_err() {
@@ -82,11 +100,42 @@ impl Ending {
             complain(&self.shell);
         }
         close(self.store, self.worker).await;
-        successor.left().await;
-        if timeout_at(deadline, self.shell.stopped()).await.is_err() {
-            complain(&self.shell);
-        }
+        let shell = Arc::clone(&self.shell);
+        let emptied = async {
+            if timeout_at(deadline, shell.stopped()).await.is_err() {
+                complain(&shell);
+            }
+        };
+        let (ended, ()) = tokio::join!(succeeded(successor, &mut self.successors), emptied);
+        self.offer.cancel();
+        ended
     }
+}
+
+/// Waits until `successor` serves, or, if it is gone before, this program once more.
+async fn succeeded(successor: Successor, successors: &mut mpsc::Receiver<Successor>) -> Ended {
+    if successor.left().await {
+        return Ended::Well;
+    }
+    for _ in 0..STAND_INS {
+        tracing::error!("the process that took the ports is gone; this program starts again");
+        let mut child = match handover::stand_in() {
+            Ok(child) => child,
+            Err(error) => {
+                tracing::error!(%error, "this program cannot be started again");
+                break;
+            }
+        };
+        tokio::select! {
+            Some(successor) = successors.recv() => if successor.left().await {
+                return Ended::Well;
+            },
+            _ended = child.wait() => {}
+        }
+        sleep(STAND_IN_PAUSE).await;
+    }
+    tracing::error!("nobody serves any more");
+    Ended::Unsucceeded
 }
 
 fn complain(shell: &Shell<Engine>) {
@@ -163,14 +212,14 @@ impl ShutdownSignalWatch for Watch {
                 tracing::info!("ending");
                 service::stopping();
             }
-            Some(successor) => {
-                tracing::info!("handing over");
-                service::succeeded_by(successor.process);
-            }
+            Some(_) => tracing::info!("handing over"),
         }
         let ended = runtime.spawn(ending.run(successor));
         tokio::select! {
-            _ended = ended => {}
+            ended = ended => if matches!(ended, Ok(Ended::Unsucceeded)) {
+                // For whoever starts it again where it fails.
+                std::process::exit(1);
+            },
             () = signals.next() => tracing::warn!("ended at once by a second signal"),
         }
         tracing::info!("ended");

@@ -26,7 +26,7 @@ use crate::cluster::{Cluster, RedisFailure};
 use crate::engine::{Engine, Nodes, Parts};
 use crate::handover::{self, Door, HandoverError, Offer, Predecessor, Successor};
 use crate::keys::Keys;
-use crate::limit::Gate;
+use crate::limit::{Buckets, Gate};
 use crate::listen::ports::{self, Inherited, ListenError, Port};
 use crate::listen::{self, Doors, Service, Shell};
 use crate::metrics::Metrics;
@@ -120,6 +120,8 @@ struct Ground {
     is_first: bool,
     /// Runs what must be done before Pingora brings the runtime of the listeners.
     opening: Runtime,
+    /// Waits to hear that this process serves.
+    predecessor: Option<Predecessor>,
     ports: Vec<Port>,
     identity: Identity,
     keys: Keys,
@@ -136,7 +138,7 @@ impl Ground {
             source,
         })?;
         // Before anything is made: whoever starts a second server by mistake changes nothing.
-        let (predecessor, inherited) = match before {
+        let (mut predecessor, inherited) = match before {
             Before::Nobody => (None, from_manager()?),
             Before::Server => {
                 let (predecessor, sockets) = Predecessor::ask(data)?;
@@ -162,7 +164,7 @@ impl Ground {
             .build()
             .map_err(StartError::Threads)?;
         // All that could go wrong without the store has gone well.
-        if let Some(predecessor) = predecessor {
+        if let Some(predecessor) = &mut predecessor {
             predecessor.take()?;
         }
         let store = opening.block_on(Store::open(location(&config)?, options(&config)))?;
@@ -175,6 +177,7 @@ impl Ground {
             config: Arc::new(config),
             is_first,
             opening,
+            predecessor,
             ports,
             identity,
             keys,
@@ -200,9 +203,21 @@ fn from_manager() -> Result<Inherited, ListenError> {
     })
 }
 
+/// Limits by address, device and handle. Nodes of one domain have a key for them in common, which
+/// nobody else has.
+fn buckets(config: &Config, keys: &Keys) -> Buckets {
+    if config.storage.redis_url.is_none() {
+        return Buckets::alone(&config.limits);
+    }
+    let seed = keys.domain_secret().seed();
+    let key = blake3::derive_key("commucat 2026 limits of one domain", seed.expose());
+    Buckets::shared(&config.limits, key)
+}
+
 /// What runs beside the listeners.
 struct Beside {
     ports: Vec<Port>,
+    predecessor: Option<Predecessor>,
     successors: mpsc::Sender<Successor>,
     readiness: Arc<Readiness>,
     reloader: Reloader,
@@ -210,19 +225,24 @@ struct Beside {
 }
 
 /// Builds every component with exactly what it needs.
+#[expect(clippy::too_many_lines, reason = "every part is named once, in order")]
 fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     let (config, identity, keys) = (ground.config, ground.identity, ground.keys);
     let (store, ledger, worker) = (ground.store, ground.ledger, ground.worker);
     let (metrics, asked) = (Metrics::new(), CancellationToken::new());
     metrics.enter(Lifecycle::Starting);
-    let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), asked.clone())?;
-    let client = federation::client(&config, keys.clone(), store.clone(), metrics.clone())?;
+    let buckets = buckets(&config, &keys);
+    let secrets = (keys.clone(), buckets.clone());
+    let cluster = Cluster::open(&config, secrets, metrics.clone(), asked.clone())?;
+    let counts = (metrics.clone(), buckets.clone());
+    let client = federation::client(&config, keys.clone(), store.clone(), counts)?;
     let engine = Engine::new(Parts {
         config: Arc::clone(&config),
         keys: keys.clone(),
         store: store.clone(),
         ledger: ledger.clone(),
         metrics: metrics.clone(),
+        buckets: buckets.clone(),
         nodes: Nodes(cluster.clone()),
         client: client.clone(),
     });
@@ -241,7 +261,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         router: http::router(public.clone()).merge(events),
         metrics: metrics.clone(),
         limits: config.limits.clone(),
-        gate: Gate::new(&config.limits, &config.server),
+        gate: Gate::new(&config.limits, &config.server, buckets),
     });
     let admin = admin::Parts {
         config: Arc::clone(&config),
@@ -255,7 +275,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         peers: engine.peers().clone(),
         drain: asked.clone(),
     };
-    // One takes over, and there is no second.
+    // One at a time.
     let (successors, successor) = mpsc::channel(1);
     let ending = Ending {
         shell,
@@ -267,6 +287,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
         asked,
         doors: Doors::default(),
         successors: successor,
+        offer: CancellationToken::new(),
     };
     let reloader = Reloader {
         config,
@@ -276,6 +297,7 @@ fn assemble(ground: Ground) -> Result<(Beside, Ending), StartError> {
     };
     let beside = Beside {
         ports: ground.ports,
+        predecessor: ground.predecessor,
         successors,
         readiness,
         reloader,
@@ -293,6 +315,7 @@ fn serve(
 ) -> Result<(), StartError> {
     let Beside {
         ports,
+        predecessor,
         successors: to,
         readiness,
         reloader,
@@ -306,7 +329,7 @@ fn serve(
     let (shell, engine) = (Arc::clone(&ending.shell), Arc::clone(&ending.engine));
     let (started, told) = oneshot::channel();
     let metrics = ending.metrics.clone();
-    let stop = shell.stop_token();
+    let (stop, offered) = (shell.stop_token(), ending.offer.clone());
     let on_start = Box::new(move || {
         let handle = tokio::runtime::Handle::current();
         engine.start();
@@ -314,11 +337,12 @@ fn serve(
         let desk = admin::open(&data);
         handle.spawn(admin::run(desk, admin, stop.clone()));
         match Door::open(&data) {
-            Ok(door) => drop(handle.spawn(door.offer(offer, stop.clone()))),
+            Ok(door) => drop(handle.spawn(door.offer(offer, offered.clone()))),
             Err(error) => tracing::error!(%error, "`--upgrade` cannot reach this server"),
         }
         handle.spawn(handover::renew(stop.clone()));
-        handle.spawn(service::beat(stop.clone()));
+        // Until somebody else serves.
+        handle.spawn(service::beat(offered));
         handle.spawn(readiness.watch(stop.clone()));
         handle.spawn(reloader.run(stop));
         match Started::now() {
@@ -327,6 +351,9 @@ fn serve(
                 tracing::error!(%error, "the system gives no signals");
                 std::process::exit(1);
             }
+        }
+        if let Some(predecessor) = predecessor {
+            predecessor.served();
         }
         first.announce(&metrics);
     });

@@ -89,12 +89,66 @@ impl<K: Eq + Hash> Limiter<K> {
 
     /// Takes one, whether there is one or not.
     pub fn charge(&mut self, key: K, now: Instant) {
+        let rate = self.rate;
+        let full_at = self.bucket(key, now);
+        *full_at = rate.charged(*full_at, now);
+    }
+
+    /// Takes `count` that were taken elsewhere, whether there are so many or not. No more than another
+    /// burst is owed.
+    pub fn debit(&mut self, key: K, count: u32, now: Instant) {
+        let rate = self.rate;
+        let most = rate.interval.saturating_mul(rate.burst.saturating_mul(2));
+        let full_at = self.bucket(key, now);
+        let debited = (*full_at).max(now) + rate.interval.saturating_mul(count).min(most);
+        *full_at = debited.min(now + most).max(*full_at);
+    }
+
+    /// How long until the bucket of `key` is full again.
+    #[must_use]
+    pub fn fills_in(&self, key: &K, now: Instant) -> Duration {
+        let full_at = self.full_at.get(key);
+        full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+    }
+
+    /// Lets the bucket of `key` be full in `wait` at the earliest.
+    pub fn empty(&mut self, key: K, wait: Duration, now: Instant) {
+        let rate = self.rate;
+        let most = rate.interval.saturating_mul(rate.burst.saturating_mul(2));
+        let full_at = self.bucket(key, now);
+        *full_at = (*full_at).max(now + wait.min(most));
+    }
+
+    /// Whether more than a quarter is missing in the bucket of `key`.
+    #[must_use]
+    pub fn is_low(&self, key: &K, now: Instant) -> bool {
+        self.fills_in(key, now) > self.rate.interval.saturating_mul(self.rate.burst / 4)
+    }
+
+    /// The keys whose buckets are low, with the time until they are full again.
+    pub fn low(&self, now: Instant) -> impl Iterator<Item = (&K, Duration)> {
+        self.full_at
+            .keys()
+            .filter(move |key| self.is_low(key, now))
+            .map(move |key| (key, self.fills_in(key, now)))
+    }
+
+    /// Whether `key` can be counted without remembering more than `keys_max`; forgets full buckets
+    /// first.
+    pub fn has_room(&mut self, key: &K, keys_max: usize, now: Instant) -> bool {
+        if self.full_at.len() < keys_max || self.full_at.contains_key(key) {
+            return true;
+        }
+        self.full_at.retain(|_, full_at| *full_at > now);
+        self.full_at.len() < keys_max
+    }
+
+    fn bucket(&mut self, key: K, now: Instant) -> &mut Instant {
         if self.full_at.len() >= self.sweep_at {
             self.full_at.retain(|_, full_at| *full_at > now);
             self.sweep_at = Self::SWEEP.max(self.full_at.len().saturating_mul(2));
         }
-        let full_at = self.full_at.entry(key).or_insert(now);
-        *full_at = self.rate.charged(*full_at, now);
+        self.full_at.entry(key).or_insert(now)
     }
 
     /// Takes one if there is one.
@@ -143,6 +197,55 @@ mod tests {
         assert_eq!(taken, 2_000);
         assert_eq!(limiter.check(&(), start), Err(Duration::from_millis(5)));
         assert_eq!(limiter.check(&(), start + Duration::from_millis(5)), Ok(()));
+    }
+
+    #[test]
+    fn what_was_taken_elsewhere_is_missing_here_and_is_owed_if_there_was_nothing() {
+        let start = Instant::now();
+        let rate = Rate {
+            interval: Duration::from_secs(1),
+            burst: 8,
+        };
+        let mut limiter = Limiter::new(rate);
+
+        limiter.debit(1, 2, start);
+        assert!(!limiter.is_low(&1, start));
+        limiter.debit(1, 6, start);
+        assert_eq!(limiter.take(1, start), Err(Duration::from_secs(1)));
+        limiter.debit(1, u32::MAX, start);
+        assert_eq!(limiter.check(&1, start), Err(Duration::from_secs(9)));
+        assert_eq!(limiter.take(2, start), Ok(()));
+
+        let low: Vec<_> = limiter.low(start).collect();
+        assert_eq!(low, [(&1, Duration::from_secs(16))]);
+    }
+
+    #[test]
+    fn a_bucket_that_moved_is_as_empty_as_it_was_and_no_emptier_for_being_told_twice() {
+        let start = Instant::now();
+        let (mut old, mut new) = (Limiter::new(Rate::SUBMIT), Limiter::new(Rate::SUBMIT));
+        for _ in 0..1_500 {
+            old.charge(1, start);
+        }
+
+        for _ in 0..2 {
+            new.empty(1, old.fills_in(&1, start), start);
+        }
+
+        let taken = (0..3_000).filter(|_| new.take(1, start).is_ok()).count();
+        assert_eq!(taken, 500);
+    }
+
+    #[test]
+    fn keys_beyond_the_bound_wait_until_others_are_full_again() {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(Rate::COMMIT);
+        limiter.charge(1, start);
+        limiter.charge(2, start);
+
+        assert!(limiter.has_room(&2, 2, start));
+        assert!(!limiter.has_room(&3, 2, start));
+        assert!(limiter.has_room(&3, 2, start + Duration::from_secs(1)));
     }
 
     #[test]

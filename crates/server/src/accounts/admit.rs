@@ -1,6 +1,6 @@
 //! Who may come in: known devices, and whoever registers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use commucat_crypto::certificate::List;
 use commucat_ledger::Hash;
@@ -9,15 +9,14 @@ use commucat_proto::frame::error::Problem;
 use commucat_proto::id::{DeviceId, NoiseKey};
 use commucat_proto::identity::{self, Identification};
 use commucat_proto::wire::Cbor;
-use commucat_routing::hub::{Limiter, Rate};
 use commucat_storage::{
     Admission, Device, DeviceList, ListChange, ListedDevice, Registration as Registered,
 };
-use parking_lot::Mutex;
 
 use super::{Accounts, Registration, storage};
 use crate::carrier::PeerTag;
 use crate::clock;
+use crate::limit::Kind;
 use crate::session::may_enter;
 
 /// How a device came in.
@@ -28,23 +27,6 @@ pub(crate) enum Admitted {
     Registered(Device),
     /// It may not come in, for whatever reason.
     Refused,
-}
-
-/// Registrations by address: the tags are keyed hashes that die with the process.
-pub(super) struct Doors(Mutex<Limiter<PeerTag>>);
-
-impl Doors {
-    pub(super) fn new(per_hour: u32) -> Self {
-        let interval = Duration::from_secs(3_600) / per_hour.max(1);
-        Self(Mutex::new(Limiter::new(Rate {
-            interval,
-            burst: per_hour,
-        })))
-    }
-
-    fn may(&self, peer: PeerTag) -> Result<(), Duration> {
-        self.0.lock().take(peer, Instant::now())
-    }
 }
 
 impl Accounts {
@@ -80,7 +62,11 @@ impl Accounts {
         let Some(registration) = &identification.registration else {
             return Ok(Admitted::Refused);
         };
-        if let Err(wait) = self.0.doors.may(peer) {
+        let taken = self
+            .0
+            .buckets
+            .take(Kind::Registration, peer.0, Instant::now());
+        if let Err(wait) = taken {
             let problem = Problem::new(Title::RateLimited, "too many registrations from here");
             return Err(problem.retry_after(wait.as_secs().saturating_add(1)));
         }

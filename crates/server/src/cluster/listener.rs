@@ -40,6 +40,7 @@ impl Cluster {
     /// Listens until the connection breaks; whether there was one.
     async fn listen(&self, around: &Surroundings) -> bool {
         let redis = &self.0.redis;
+        let mut moved = self.0.moved.subscribe();
         let channels = [redis.all(), redis.inbox(self.0.me)];
         let mut heard = match redis.subscribe(&channels).await {
             Ok(heard) => heard,
@@ -49,8 +50,15 @@ impl Cluster {
             }
         };
         self.reach(&around.mailboxes, |ways| ways.hears = true);
-        // A node hears itself every two seconds: silence means that the connection is dead.
-        while let Ok(Some(message)) = timeout(SILENCE, heard.next()).await {
+        loop {
+            // A node hears itself every two seconds: silence means that the connection is dead.
+            let message = tokio::select! {
+                message = timeout(SILENCE, heard.next()) => message,
+                _ = moved.changed() => break,
+            };
+            let Ok(Some(message)) = message else {
+                break;
+            };
             let Some((from, items)) = unpack(&self.key(), &message.channel, &message.packet) else {
                 debug!("a message is of no node of this domain");
                 continue;
@@ -120,6 +128,11 @@ impl Cluster {
                 self.0.nodes.lock().left(from);
                 self.act(mailboxes, |dispatch, at, out| dispatch.left(from, at, out));
             }
+            Item::Taken(taken) => {
+                self.0.metrics.cluster_taken.inc_by(taken.count.into());
+                self.0.buckets.debit(taken, Instant::now());
+            }
+            Item::Used(used) => around.budgets.used_elsewhere(used, Instant::now()),
             Item::Drain(name) => {
                 if name == self.0.name {
                     self.0.drain.cancel();

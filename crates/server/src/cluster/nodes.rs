@@ -25,6 +25,10 @@ impl Nodes {
         self.0.insert(node, (status, now)).is_none()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn left(&mut self, node: Incarnation) {
         self.0.remove(&node);
     }

@@ -7,9 +7,12 @@ use commucat_routing::link::{Answer, Incarnation};
 
 use super::wire::Item;
 
-/// Announcements to all that wait; beyond, wakes are dropped, which costs a poll's two seconds, and
-/// fork tags, which the next change of the group repeats.
+/// Announcements to all that wait; beyond, wakes are dropped, which costs a poll's two seconds,
+/// fork tags, which the next change of the group repeats, and what was taken from common buckets.
 const ALL_MAX: usize = 65_536;
+
+/// Ephemeral frames for devices whose node is asked for; more are dropped.
+const HINTS_MAX: usize = 1_024;
 
 /// An answer whose queue is looked at again when it is sent.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Outbox {
     pub(super) letters: HashMap<Incarnation, Letters>,
     pub(super) all: Vec<Item>,
     pub(super) asks: Vec<QueueId>,
+    /// Until their queues' routes are known.
+    hints: Vec<(QueueId, Item)>,
     pub(super) announces: Vec<QueueId>,
     pub(super) removes: Vec<(QueueId, u64)>,
     /// See [`super::redis::Redis::mark`].
@@ -43,6 +48,29 @@ impl Outbox {
         self.letters.entry(to).or_default().items.push(item);
     }
 
+    /// Something ephemeral for the node of `queue`, which is asked for.
+    pub(super) fn hint(&mut self, queue: QueueId, hint: Item) {
+        if self.hints.len() < HINTS_MAX {
+            if self.hints.iter().all(|(other, _)| *other != queue) {
+                self.asks.push(queue);
+            }
+            self.hints.push((queue, hint));
+        }
+    }
+
+    /// Where `queue` is read is known now, if anywhere.
+    pub(super) fn routed(&mut self, queue: QueueId, node: Option<Incarnation>) {
+        for (_, hint) in self
+            .hints
+            .extract_if(.., |(other, _)| *other == queue)
+            .collect::<Vec<_>>()
+        {
+            if let Some(node) = node {
+                self.letter(node, hint);
+            }
+        }
+    }
+
     /// An answer for one node.
     pub(super) fn answer(&mut self, to: Incarnation, owed: Owed) {
         self.letters.entry(to).or_default().answers.push(owed);
@@ -50,7 +78,11 @@ impl Outbox {
 
     /// Something for all.
     pub(super) fn tell_all(&mut self, item: Item) {
-        if self.all.len() < ALL_MAX || !matches!(item, Item::Wake(_) | Item::Tag { .. }) {
+        let may_be_dropped = matches!(
+            item,
+            Item::Wake(_) | Item::Tag { .. } | Item::Taken(_) | Item::Used(_)
+        );
+        if self.all.len() < ALL_MAX || !may_be_dropped {
             self.all.push(item);
         }
     }

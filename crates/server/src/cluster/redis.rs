@@ -12,21 +12,16 @@ use data_encoding::HEXLOWER;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use redis::aio::MultiplexedConnection;
-use redis::sentinel::{SentinelClient, SentinelServerType};
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, Value};
+use redis::{Client, Pipeline, RedisError, Value};
 use tokio::time::timeout;
 
-/// How long a command or a connection may take before the server counts as lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+use super::origin::{self, Origin, PATIENCE};
 
 /// How long a route lasts without being announced again.
 const ROUTE_TTL: Duration = Duration::from_secs(60);
 
 /// How long the mark by which a node notices that everything was flushed lasts.
 const MARK_TTL: Duration = Duration::from_secs(60);
-
-/// Before a Sentinel's address: `redis+sentinel://host:port,host:port/service`.
-const SENTINEL: &str = "redis+sentinel://";
 
 /// Writes a route unless a newer connection has one. The stamp is Redis' own clock, less the time
 /// that the connection has lasted: nodes need not agree about the time.
@@ -73,11 +68,6 @@ pub(super) struct Redis {
     prefix: String,
 }
 
-enum Origin {
-    One(Box<Client>),
-    Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
-}
-
 /// What Redis said of a connection that was announced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Announced {
@@ -95,44 +85,18 @@ pub(super) struct Heard {
 
 impl Redis {
     pub(super) fn open(url: &Secret, prefix: &str) -> Result<Self, RedisFailure> {
-        let url = url.expose();
-        let origin = match url.strip_prefix(SENTINEL) {
-            Some(rest) => {
-                let (hosts, service) = rest.rsplit_once('/').unwrap_or((rest, "mymaster"));
-                let hosts = hosts.split(',').map(|host| format!("redis://{host}"));
-                let kind = SentinelServerType::Master;
-                let client = SentinelClient::build(hosts.collect(), service, None, kind)
-                    .map_err(RedisFailure::Url)?;
-                Origin::Sentinel(Box::new(tokio::sync::Mutex::new(client)))
-            }
-            None => Origin::One(Box::new(Client::open(url).map_err(RedisFailure::Url)?)),
-        };
-        let prefix = prefix.to_owned();
+        let origin = Origin::parse(url.expose())?;
+        let prefix = origin.prefix(prefix);
         Ok(Self { origin, prefix })
     }
 
-    /// The present primary.
     async fn client(&self) -> Result<Client, RedisFailure> {
-        match &self.origin {
-            Origin::One(client) => Ok(Client::clone(client)),
-            Origin::Sentinel(sentinel) => {
-                let asked = async { sentinel.lock().await.async_get_client().await };
-                let client = timeout(PATIENCE, asked).await;
-                Ok(client.map_err(|_| RedisFailure::Late)??)
-            }
-        }
+        self.origin.client(&self.prefix).await
     }
 
     /// A connection for commands.
     pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisFailure> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let client = self.client().await?;
-        let connected = client.get_multiplexed_async_connection_with_config(&config);
-        // The library's own limits do not bound the look-up of a name.
-        let connected = timeout(2 * PATIENCE, connected).await;
-        Ok(connected.map_err(|_| RedisFailure::Late)??)
+        origin::connect(&self.client().await?).await
     }
 
     /// What is published on `channels`, until the connection breaks.

@@ -38,19 +38,14 @@ enum Asked {
 /// Runs until `stop`, then says what is left.
 pub(super) async fn run(cluster: Cluster, mailboxes: Mailboxes, stop: CancellationToken) {
     let mut connection = None;
+    let mut was_there = false;
     let mut pause = PAUSE;
     loop {
         if connection.is_none() && !stop.is_cancelled() {
-            match cluster.0.redis.connect().await {
-                Ok(connected) => {
-                    connection = Some(connected);
-                    pause = PAUSE;
-                    cluster.reach(&mailboxes, |ways| ways.speaks = true);
-                }
-                Err(failure) => {
-                    debug!(error = %chain(&failure), "Redis cannot be reached");
-                    // Nobody hears what waits: routes are announced anew, parcels fall back.
-                    cluster.forget_outbox();
+            connection = cluster.reconnect(&mailboxes, &mut was_there).await;
+            match &connection {
+                Some(_) => pause = PAUSE,
+                None => {
                     tokio::select! {
                         () = sleep(pause) => {}
                         () = stop.cancelled() => {}
@@ -64,10 +59,12 @@ pub(super) async fn run(cluster: Cluster, mailboxes: Mailboxes, stop: Cancellati
         let due = cluster.due();
         tokio::select! {
             () = cluster.0.ready.notified() => {}
+            () = cluster.0.buckets.are_told() => {}
             () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
             () = stop.cancelled() => {}
         }
         cluster.tick(&mailboxes);
+        cluster.collect_told();
         while let Some(redis) = &mut connection
             && !cluster.0.outbox.lock().is_empty()
         {
@@ -84,6 +81,29 @@ pub(super) async fn run(cluster: Cluster, mailboxes: Mailboxes, stop: Cancellati
 }
 
 impl Cluster {
+    /// A connection, if there is a server. `was_there`: there was one before.
+    async fn reconnect(
+        &self,
+        mailboxes: &Mailboxes,
+        was_there: &mut bool,
+    ) -> Option<MultiplexedConnection> {
+        match self.0.redis.connect().await {
+            Ok(connected) => {
+                if std::mem::replace(was_there, true) {
+                    self.0.moved.send_replace(());
+                }
+                self.reach(mailboxes, |ways| ways.speaks = true);
+                Some(connected)
+            }
+            Err(failure) => {
+                debug!(error = %chain(&failure), "Redis cannot be reached");
+                // Nobody hears what waits: routes are announced anew, parcels fall back.
+                self.forget_outbox();
+                None
+            }
+        }
+    }
+
     fn due(&self) -> Option<Instant> {
         let dispatch = self.0.core.lock().dispatch.deadline();
         let held = self.0.owner.lock().due();
@@ -101,6 +121,21 @@ impl Cluster {
         let mut outbox = self.0.outbox.lock();
         for (node, attempt, through) in held {
             outbox.letter(node, Item::Held { attempt, through });
+        }
+    }
+
+    /// What was taken from common buckets goes out with the rest. Who hears nobody keeps it to itself.
+    fn collect_told(&self) {
+        let (taken, used) = self.0.buckets.take_telling();
+        if self.0.nodes.lock().is_empty() {
+            return;
+        }
+        let mut outbox = self.0.outbox.lock();
+        for taken in taken {
+            outbox.tell_all(Item::Taken(taken));
+        }
+        for used in used {
+            outbox.tell_all(Item::Used(used));
         }
     }
 
@@ -212,6 +247,7 @@ impl Cluster {
             Asked::Told => {}
             Asked::Route(queue) => {
                 let node = route_of(value).filter(|node| *node != self.0.me);
+                self.0.outbox.lock().routed(queue, node);
                 self.act(mailboxes, |dispatch, at, out| {
                     dispatch.routed(queue, node, at, out);
                 });

@@ -1,6 +1,7 @@
 //! Two nodes in this process, on one store and a Redis server of their own.
 
 mod faults;
+mod origins;
 
 use std::time::Duration;
 
@@ -88,17 +89,24 @@ impl World {
         let config = Config::load(&sources).unwrap();
         let (metrics, keys) = (Metrics::new(), self.keys.clone());
         let drain = CancellationToken::new();
-        let cluster = Cluster::open(&config, keys.clone(), metrics.clone(), drain);
+        let buckets = Buckets::shared(&config.limits, [7; 32]);
+        let own = (keys.clone(), buckets.clone());
+        let cluster = Cluster::open(&config, own, metrics.clone(), drain);
         let cluster = cluster.unwrap().unwrap();
         let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
-        let client =
-            crate::federation::client(&config, keys.clone(), self.store.clone(), metrics.clone());
+        let client = crate::federation::client(
+            &config,
+            keys.clone(),
+            self.store.clone(),
+            (metrics.clone(), buckets.clone()),
+        );
         let engine = Engine::new(Parts {
             config: Arc::new(config),
             keys,
             store: self.store.clone(),
             ledger,
             metrics: metrics.clone(),
+            buckets,
             client: client.unwrap(),
             nodes: Others(Some(cluster.clone())),
         });

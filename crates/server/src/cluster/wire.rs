@@ -2,6 +2,8 @@
 //! that who reads along in Redis sees sizes and queue ids of routes, nothing else, and who writes
 //! there is not believed.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use commucat_crypto::sealed_box;
 use commucat_crypto::secret::Secret;
@@ -10,6 +12,8 @@ use commucat_proto::wire::varint;
 use commucat_routing::lane::Envelope;
 use commucat_routing::link::{Answer, Incarnation, Parcel, Reading};
 use commucat_routing::ticket::{Outcome, Reason};
+
+use crate::limit::{Kind, Taken, Used};
 
 /// The first byte of the plaintext. A node that does not know it takes nothing.
 const VERSION: u8 = 1;
@@ -55,6 +59,10 @@ pub(super) enum Item {
         position: u64,
         tag: Option<[u8; 16]>,
     },
+    /// To all: something was taken out of a bucket that is low.
+    Taken(Taken),
+    /// To all: a device that is connected here no more has used this.
+    Used(Used),
 }
 
 /// What a node says of itself.
@@ -186,7 +194,32 @@ fn put(item: &Item, out: &mut BytesMut) {
             out.put_u8(u8::from(tag.is_some()));
             out.put_slice(tag.as_ref().map_or(&[], |tag| tag.as_slice()));
         }
+        Item::Taken(taken) => put_taken(taken, out),
+        Item::Used(used) => put_used(used, out),
     }
+}
+
+fn put_taken(taken: &Taken, out: &mut BytesMut) {
+    out.put_u8(14);
+    out.put_u8(taken.kind.code());
+    out.put_slice(&taken.tag.to_be_bytes());
+    varint::write(u64::from(taken.count), out);
+}
+
+fn put_used(used: &Used, out: &mut BytesMut) {
+    put_ids(15, &[used.queue.as_bytes()], out);
+    put_millis(used.hints, out);
+    let count = u64::try_from(used.submits.len()).unwrap_or(u64::MAX);
+    varint::write(count, out);
+    for (handle, wait) in &used.submits {
+        out.put_slice(handle.as_bytes());
+        put_millis(*wait, out);
+    }
+}
+
+fn put_millis(time: Duration, out: &mut BytesMut) {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    varint::write(millis, out);
 }
 
 fn put_ids(kind: u8, ids: &[&[u8]], out: &mut BytesMut) {
@@ -316,6 +349,8 @@ impl Reader {
                     false => None,
                 },
             },
+            14 => Item::Taken(self.taken()?),
+            15 => Item::Used(self.used()?),
             _ => return None,
         })
     }
@@ -330,6 +365,34 @@ impl Reader {
             },
             body: self.bytes()?,
         })
+    }
+
+    fn taken(&mut self) -> Option<Taken> {
+        Some(Taken {
+            kind: Kind::of_code(self.byte()?)?,
+            tag: u64::from_be_bytes(self.array()?),
+            count: u32::try_from(self.number()?).ok()?,
+        })
+    }
+
+    fn used(&mut self) -> Option<Used> {
+        Some(Used {
+            queue: QueueId::new(self.array()?),
+            hints: self.millis()?,
+            submits: self.submits()?,
+        })
+    }
+
+    fn millis(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(self.number()?))
+    }
+
+    fn submits(&mut self) -> Option<Vec<(Handle, Duration)>> {
+        let mut submits = Vec::new();
+        for _ in 0..self.number()? {
+            submits.push((Handle::new(self.array()?), self.millis()?));
+        }
+        Some(submits)
     }
 
     fn take(&mut self, count: usize) -> Option<Bytes> {
@@ -442,7 +505,25 @@ mod tests {
             Item::Drain("two".to_owned()),
             tag(Some([8; 16])),
             tag(None),
+            taken(),
+            used(),
         ]
+    }
+
+    fn taken() -> Item {
+        Item::Taken(Taken {
+            kind: Kind::Registration,
+            tag: 300,
+            count: 2,
+        })
+    }
+
+    fn used() -> Item {
+        Item::Used(Used {
+            queue: QueueId::new([2; 16]),
+            hints: Duration::from_millis(400),
+            submits: vec![(Handle::new([6; 32]), Duration::from_secs(5))],
+        })
     }
 
     #[test]

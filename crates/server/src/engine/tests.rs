@@ -38,8 +38,13 @@ async fn engine_with(set: impl FnOnce(&mut Config)) -> (Arc<Engine>, Store, temp
     );
     let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
     let (keys, store) = (keys.unwrap(), store.await.unwrap());
-    let metrics = Metrics::new();
-    let client = crate::federation::client(&config, keys.clone(), store.clone(), metrics.clone());
+    let (metrics, buckets) = (Metrics::new(), Buckets::alone(&config.limits));
+    let client = crate::federation::client(
+        &config,
+        keys.clone(),
+        store.clone(),
+        (metrics.clone(), buckets.clone()),
+    );
     let engine = Engine::new(Parts {
         client: client.unwrap(),
         config: Arc::new(config),
@@ -47,6 +52,7 @@ async fn engine_with(set: impl FnOnce(&mut Config)) -> (Arc<Engine>, Store, temp
         store: store.clone(),
         ledger,
         metrics,
+        buckets,
         nodes: Nodes::default(),
     });
     Arc::clone(&engine).start();

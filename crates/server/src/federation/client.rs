@@ -8,32 +8,25 @@ use commucat_federation::PEER_REFUSED;
 use commucat_federation::batch::{ANSWER_MAX, Answer, AnswerError, BatchId, Parcel, Settled};
 use commucat_federation::discovery::EVENTS_PATH;
 use commucat_proto::id::{DeviceId, Domain};
-use commucat_routing::hub::{Limiter, Rate};
 use commucat_storage::StoreError;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
-use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::book::{Book, FindError, url};
 use super::connect::{RequestError, exchange};
 use crate::clock;
 use crate::keys::Keys;
+use crate::limit::{Buckets, Kind};
 use crate::metrics::Metrics;
 use crate::metrics::label::Cause;
 
 /// How long events may take (CCP-1 section 8).
-const ANSWER_WAIT: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(20);
 
 /// Bounds of the pause that a peer may ask for.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// First contacts that one device may cause: ten an hour (CCP-1 section 8).
-const CONTACTS: Rate = Rate {
-    interval: Duration::from_secs(360),
-    burst: 10,
-};
 
 /// Sends batches. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +36,7 @@ struct Inner {
     book: Book,
     keys: Keys,
     metrics: Metrics,
-    contacts: Mutex<Limiter<DeviceId>>,
+    buckets: Buckets,
 }
 
 /// Why nothing of a batch was taken, as far as is known.
@@ -122,12 +115,12 @@ pub(crate) enum ContactError {
 }
 
 impl PeerClient {
-    pub(super) fn new(book: Book, keys: Keys, metrics: Metrics) -> Self {
+    pub(super) fn new(book: Book, keys: Keys, (metrics, buckets): (Metrics, Buckets)) -> Self {
         Self(Arc::new(Inner {
             book,
             keys,
             metrics,
-            contacts: Mutex::new(Limiter::new(CONTACTS)),
+            buckets,
         }))
     }
 
@@ -230,8 +223,9 @@ impl PeerClient {
     ) -> Result<(), ContactError> {
         let is_new = self.0.book.store().peer(peer).await?.is_none();
         if is_new {
-            let mut contacts = self.0.contacts.lock();
-            let taken = contacts.take(device.clone(), Instant::now());
+            let buckets = &self.0.buckets;
+            let who = buckets.tag(device.as_str().as_bytes());
+            let taken = buckets.take(Kind::Contact, who, Instant::now());
             taken.map_err(|_| ContactError::TooMany)?;
         }
         Ok(())

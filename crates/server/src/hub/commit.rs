@@ -33,6 +33,7 @@ use crate::accounts::storage;
 use crate::clock;
 use crate::custody::{Home, Returned};
 use crate::events;
+use crate::limit::{Kind, Tag};
 use crate::peers::{AuthorOf, ReturnTo};
 use crate::router::{Member, Place};
 
@@ -266,15 +267,21 @@ impl Hub {
 
     /// One accepted commit a second for each handle; all who join by one key count as one.
     fn check_rate(&self, submitted: &Submitted<'_>, signer: Signer) -> Result<(), Problem> {
-        let who = rate_key(submitted, signer);
-        self.0
-            .commits
-            .lock()
-            .check(&who, Instant::now())
-            .map_err(|wait| {
-                let problem = Problem::new(Title::RateLimited, "one commit a second");
-                problem.retry_after(wait.as_secs().saturating_add(1))
-            })
+        let who = self.rate_tag(submitted, signer);
+        let checked = self.0.buckets.check(Kind::Commit, who, Instant::now());
+        checked.map_err(|wait| {
+            let problem = Problem::new(Title::RateLimited, "one commit a second");
+            problem.retry_after(wait.as_secs().saturating_add(1))
+        })
+    }
+
+    /// What counts together for the rate of commits.
+    fn rate_tag(&self, submitted: &Submitted<'_>, signer: Signer) -> Tag {
+        let who = match signer {
+            Signer::Member => submitted.bundle.author,
+            Signer::Joiner(key) => Handle::new(key),
+        };
+        self.0.buckets.tag(who.as_bytes())
     }
 
     /// Everything that the commit writes, with the queue rows of this domain's members.
@@ -456,10 +463,8 @@ impl Hub {
                 for domain in &domains {
                     self.0.router.peers().poke(domain, &group);
                 }
-                self.0
-                    .commits
-                    .lock()
-                    .charge(rate_key(submitted, signer), Instant::now());
+                let who = self.rate_tag(submitted, signer);
+                self.0.buckets.charge(Kind::Commit, who, Instant::now());
                 self.refresh(&group).await;
                 if let Some(first) = &submitted.first_message {
                     let missed = missed
@@ -541,12 +546,4 @@ fn not_relayed(messages: Vec<Vec<Handle>>, relayed: &[Outboxed]) -> Vec<(Handle,
         .flat_map(|(handles, _)| handles)
         .map(|handle| (handle, Reason::Full))
         .collect()
-}
-
-/// What counts together for the rate of commits.
-fn rate_key(submitted: &Submitted<'_>, signer: Signer) -> Handle {
-    match signer {
-        Signer::Member => submitted.bundle.author,
-        Signer::Joiner(key) => Handle::new(key),
-    }
 }

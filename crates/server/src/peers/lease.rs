@@ -9,9 +9,14 @@ use tracing::warn;
 
 use super::{Peer, Peers};
 use crate::chain::chain;
+use crate::federation::ANSWER_WAIT;
 
 /// How long the right lasts: so long a peer waits for the outbox of a node that died.
-const LEASE: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_secs(30);
+
+/// So much of it has to be left for a request to begin: longer than one may take, so that no request
+/// of the next node is under way beside it.
+const REQUEST: Duration = ANSWER_WAIT.saturating_add(Duration::from_secs(2));
 
 /// It is kept by whoever sends, from so long after it was taken.
 pub(super) const RENEWAL: Duration = Duration::from_secs(5);
@@ -37,6 +42,12 @@ struct State {
 impl Lease {
     fn is_held(&self, now: Instant) -> bool {
         self.0.lock().until.is_some_and(|until| until > now)
+    }
+
+    /// Whether a request that begins now is over before the right is.
+    fn lasts(&self, now: Instant) -> bool {
+        now.checked_add(REQUEST)
+            .is_some_and(|end| self.is_held(end))
     }
 
     /// An event is handed to the peer's lanes.
@@ -74,9 +85,9 @@ impl Lease {
 }
 
 impl Peers {
-    /// Whether this node may send to `peer` as far as it knows.
+    /// Whether this node may begin a request to `peer` now, as far as it knows.
     pub(super) fn may_send(&self, peer: &Peer) -> bool {
-        self.is_only_node() || peer.lease.is_held(Instant::now())
+        self.is_only_node() || peer.lease.lasts(Instant::now())
     }
 
     /// Whether it may, and would like to go on: then the right is to be kept.
@@ -84,8 +95,8 @@ impl Peers {
         !self.is_only_node() && peer.lease.is_wanted(Instant::now())
     }
 
-    /// Whether this node may send to `peer`; asks the store where that is due. While the store is
-    /// down the right lasts as long as it was given.
+    /// Whether this node may begin a request to `peer`; asks the store where that is due. While the
+    /// store is down the right lasts as long as it was given.
     pub(super) async fn hold(&self, peer: &Peer) -> bool {
         if self.is_only_node() {
             return true;
@@ -103,7 +114,7 @@ impl Peers {
                 }
             }
         }
-        peer.lease.is_held(Instant::now())
+        peer.lease.lasts(Instant::now())
     }
 
     /// Nothing is sent any more: another node may send at once.
@@ -153,6 +164,18 @@ mod tests {
         assert!(!lease.is_held(now + RENEWAL));
         assert!(!lease.begin_asking(now + RENEWAL));
         assert!(lease.begin_asking(now + RENEWAL + RETRY));
+    }
+
+    #[test]
+    fn no_request_begins_that_could_outlast_the_right() {
+        let (lease, now) = (Lease::default(), Instant::now());
+        lease.answered(now, true);
+
+        let last = now + LEASE - REQUEST;
+
+        assert!(REQUEST > ANSWER_WAIT && LEASE > REQUEST + RENEWAL);
+        assert!(lease.lasts(last - Duration::from_millis(1)));
+        assert!(!lease.lasts(last) && lease.is_held(last));
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Worker<'_> {
             .with_lane(self.peer, self.queue, |lane, _| lane.pump());
         loop {
             next = match next {
+                // Reading the outbox may have taken long.
+                Next::Send(_) if !self.peers.may_send(self.peer) => {
+                    self.peers
+                        .with_lane(self.peer, self.queue, |lane, effects| lane.failed(effects));
+                    return Goes::On;
+                }
                 Next::Send(batch) => {
                     self.send(batch).await;
                     return Goes::On;

@@ -7,6 +7,7 @@ use commucat_storage::Options;
 use super::*;
 use crate::engine::{Nodes as Others, Parts};
 use crate::keys::Keys;
+use crate::limit::Buckets;
 
 async fn readiness(url: &str) -> (Arc<Readiness>, tempfile::TempDir) {
     let place = tempfile::tempdir().unwrap();
@@ -16,8 +17,14 @@ async fn readiness(url: &str) -> (Arc<Readiness>, tempfile::TempDir) {
     let store = Store::open(url.parse().unwrap(), Options::default());
     let store = store.await.unwrap();
     let (ledger, _worker) = Ledger::start(NullSink::default()).unwrap();
+    let buckets = Buckets::alone(&config.limits);
     let metrics = Metrics::new();
-    let client = crate::federation::client(&config, keys.clone(), store.clone(), metrics.clone());
+    let client = crate::federation::client(
+        &config,
+        keys.clone(),
+        store.clone(),
+        (metrics.clone(), buckets.clone()),
+    );
     let engine = Engine::new(Parts {
         client: client.unwrap(),
         config: Arc::new(config),
@@ -25,6 +32,7 @@ async fn readiness(url: &str) -> (Arc<Readiness>, tempfile::TempDir) {
         store: store.clone(),
         ledger: ledger.clone(),
         metrics: metrics.clone(),
+        buckets,
         nodes: Others::default(),
     });
     let readiness = Readiness::new((engine, Nodes::One), (store, ledger), metrics);

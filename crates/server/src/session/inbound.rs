@@ -13,13 +13,12 @@ use commucat_proto::frame::payload::FromClient;
 use commucat_proto::frame::presence::Presence;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
 use commucat_storage::Device;
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{self, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::budget::Budget;
+use super::budget::Lent;
 use super::link::Link;
 use super::{Batch, Drain, Rules, Sessions, lost_after};
 use crate::accounts::Accounts;
@@ -56,7 +55,7 @@ pub(super) struct Inbound {
     pub(super) link: Link,
     /// For what goes on when the session has ended.
     pub(super) tasks: TaskTracker,
-    pub(super) budget: Arc<Mutex<Budget>>,
+    pub(super) budget: Lent,
     /// Requests that wait for other domains.
     pub(super) abroad: Arc<Semaphore>,
     attached: Arc<Attached>,
@@ -88,7 +87,7 @@ impl Inbound {
             peers: sessions.peers.clone(),
             metrics: sessions.metrics.clone(),
             tasks: sessions.tasks.clone(),
-            budget: sessions.budgets.of(device.queue, &rules, Instant::now()),
+            budget: sessions.budgets.lend(device.queue, Instant::now()),
             abroad: Arc::new(Semaphore::new(ABROAD_MAX)),
             rules,
             device,

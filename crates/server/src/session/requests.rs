@@ -51,8 +51,7 @@ impl Inbound {
         request: FromClient,
         raw: Bytes,
     ) {
-        let taken = self.budget.lock().requests.take((), Instant::now());
-        if let Err(wait) = taken {
+        if let Err(wait) = self.budget.request(Instant::now()) {
             let problem = Problem::new(Title::RateLimited, "too many requests");
             self.answer_problem(
                 problem.retry_after(wait.as_secs().saturating_add(1)),

@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -74,26 +74,85 @@ fn a_successor_that_cannot_start_changes_nothing() {
     assert_eq!(second.child.wait().unwrap().code(), Some(0));
 }
 
-#[test]
-fn sigusr2_starts_a_successor_and_the_service_manager_follows() {
-    let place = tempfile::tempdir().unwrap();
-    let socket = place.path().join("notify");
+/// Waits until `manager` hears of another main process, and ends that.
+fn end_main_process(manager: &UnixDatagram) {
+    let told = until_told(manager, "MAINPID=");
+    let process = told.trim().trim_start_matches("MAINPID=").to_owned();
+    until_told(manager, "READY=1");
+    let ended = Command::new("kill").args(["-s", "TERM", &process]).status();
+    assert!(ended.unwrap().success());
+    until_told(manager, "STOPPING=1");
+}
+
+fn manager(place: &Path) -> (UnixDatagram, PathBuf) {
+    let socket = place.join("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
     manager
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
+    (manager, socket)
+}
+
+/// Takes the ports as a successor does, is told that the store is free if it waits for that, and is gone.
+fn take_and_go(place: &Path, waits: bool) {
+    let path = place.join("commucat-data").join("handover.sock");
+    let mut stream = UnixStream::connect(path).unwrap();
+    let mut hello = [0; 20];
+    stream.read_exact(&mut hello).unwrap();
+    assert_eq!(&hello, b"commucat-handover 2\n");
+    stream.write_all(b"T").unwrap();
+    if waits {
+        let mut left = [0];
+        stream.read_exact(&mut left).unwrap();
+        assert_eq!(&left, b"L");
+    }
+}
+
+#[test]
+fn a_server_whose_successor_is_gone_before_it_serves_starts_again() {
+    for waits in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let (manager, socket) = manager(place.path());
+        let mut first = Running::start(server(place.path()).env("NOTIFY_SOCKET", &socket));
+        until_told(&manager, "READY=1");
+
+        take_and_go(place.path(), waits);
+        let is_served = is_served(first.address);
+
+        assert!(is_served);
+        end_main_process(&manager);
+        assert_eq!(first.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_successor_that_cannot_open_the_store_leaves_it_to_the_server_before() {
+    let place = tempfile::tempdir().unwrap();
+    let (manager, socket) = manager(place.path());
+    let mut first = Running::start(server(place.path()).env("NOTIFY_SOCKET", &socket));
+    until_told(&manager, "READY=1");
+
+    let nowhere = "storage.url=postgres://127.0.0.1:1/none";
+    let output = run(successor(place.path(), first.address).args(["--set", nowhere]));
+    let is_served = is_served(first.address);
+
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+    assert!(is_served);
+    end_main_process(&manager);
+    assert_eq!(first.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn sigusr2_starts_a_successor_and_the_service_manager_follows() {
+    let place = tempfile::tempdir().unwrap();
+    let (manager, socket) = manager(place.path());
     let mut first = Running::start(server(place.path()).env("NOTIFY_SOCKET", &socket));
     until_told(&manager, "READY=1");
 
     first.signal("USR2");
 
-    let told = until_told(&manager, "MAINPID=");
-    let process = told.trim().trim_start_matches("MAINPID=").to_owned();
-    until_told(&manager, "READY=1");
+    end_main_process(&manager);
     assert_eq!(first.child.wait().unwrap().code(), Some(0));
-    let ended = Command::new("kill").args(["-s", "TERM", &process]).status();
-    assert!(ended.unwrap().success());
-    until_told(&manager, "STOPPING=1");
 }
 
 #[test]

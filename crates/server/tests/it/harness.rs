@@ -9,7 +9,7 @@ use commucat_config::{Config, Sources};
 use commucat_server::api::{Probe, Public, describe};
 use commucat_server::carrier::{Carrier, Serve};
 use commucat_server::keys::Keys;
-use commucat_server::limit::Gate;
+use commucat_server::limit::{Buckets, Gate};
 use commucat_server::listen::{Parts, Shell};
 use commucat_server::metrics::Metrics;
 use commucat_server::metrics::label::Hindrance;
@@ -137,7 +137,11 @@ impl Server {
             router: http::router(public),
             metrics: metrics.clone(),
             limits: config.limits.clone(),
-            gate: Gate::new(&config.limits, &config.server),
+            gate: Gate::new(
+                &config.limits,
+                &config.server,
+                Buckets::alone(&config.limits),
+            ),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
