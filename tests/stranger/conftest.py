@@ -36,7 +36,7 @@ def server(tmp_path_factory):
     """A server that anybody may register at."""
     process = Server(tmp_path_factory.mktemp("open"), server_registration="open")
     yield process
-    if process.process.poll() is None:
+    if process.runs():
         assert process.stop() == 0
 
 
@@ -51,7 +51,7 @@ def make_server(tmp_path):
 
     yield make
     for process in made:
-        if process.process.poll() is None:
+        if process.runs():
             process.kill()
 
 

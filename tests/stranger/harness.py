@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import time
 
+import balancer
 import carriers
 from accounts import Account, Device, Member, ServerInfo
 from ccp1 import CcpError, Session, entry_id
@@ -25,6 +26,9 @@ CLI = os.environ.get("COMMUCAT_CLI", str(ROOT / "target/debug/commucat-cli"))
 POSTGRES = os.environ.get("TEST_POSTGRES_URL")
 PSQL = os.environ.get("TEST_PSQL", "psql")
 REDIS = os.environ.get("TEST_REDIS_URL")
+
+# Processes that make up one server, on one database, behind one port.
+NODES = int(os.environ.get("TEST_NODES", "1"))
 
 # The suite makes many accounts and devices from one address in a short time.
 ROOMY = {
@@ -64,52 +68,78 @@ END $$;
 
 
 class Server:
-    """One server process over a directory of its own."""
+    """One server process over a directory of its own, or several nodes of one domain."""
 
     def __init__(self, directory, **settings):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.ports = [free_port() for _ in range(NODES)]
         self.settings = {
             **ROOMY,
-            "COMMUCAT_SERVER_LISTEN": f"127.0.0.1:{self.port}",
-            "COMMUCAT_SERVER_DATA": str(self.directory / "data"),
             **{f"COMMUCAT_{name.upper()}": value for name, value in settings.items()},
         }
+        if NODES == 1:
+            self.port = self.ports[0]
+        else:
+            self.port = balancer.start(self.ports)
+            # Three processes for each server are a lot for one machine: what is under way between them
+            # shall not go to the store for lateness.
+            self.settings.setdefault("COMMUCAT_LIMITS_ACK_WAIT", "2s")
+            # The first node makes it, as only it can have made it.
+            self.settings["COMMUCAT_CRYPTO_KEYS"] = str(self.directory / "keys")
+            self.settings["COMMUCAT_SERVER_ENDPOINT"] = f"localhost:{self.port}"
         self.database = make_database() if POSTGRES else None
         if self.database:
             self.settings["COMMUCAT_STORAGE_URL"] = self.database
             self.settings["COMMUCAT_STORAGE_REDIS_URL"] = REDIS
             self.settings["COMMUCAT_STORAGE_REDIS_PREFIX"] = f"{secrets.token_hex(8)}:"
         self.log = self.directory / "server.log"
-        self.process = None
+        self.processes = []
         self.start()
 
-    def environment(self):
+    @property
+    def process(self):
+        """The first node."""
+        return self.processes[0]
+
+    def data(self, node=0):
+        return self.directory / ("data" if node == 0 else f"data{node}")
+
+    def environment(self, node=0):
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith("COMMUCAT")
         }
-        return {**kept, **self.settings}
+        own = {
+            "COMMUCAT_SERVER_LISTEN": f"127.0.0.1:{self.ports[node]}",
+            "COMMUCAT_SERVER_DATA": str(self.data(node)),
+        }
+        return {**kept, **own, **self.settings}
 
     def start(self):
+        self.processes = []
+        for node in range(NODES):
+            self.start_node(node)
+        if not hasattr(self, "info"):
+            self.info = ServerInfo.at("127.0.0.1", self.port)
+
+    def start_node(self, node):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [SERVER], cwd=self.directory, env=self.environment(), stdout=log, stderr=log
+            process = subprocess.Popen(
+                [SERVER], cwd=self.directory, env=self.environment(node), stdout=log, stderr=log
             )
+        self.processes.append(process)
         deadline = time.monotonic() + 30
         while True:
-            if self.process.poll() is not None:
+            if process.poll() is not None:
                 raise RuntimeError(f"the server ended:\n{self.log.read_text()}")
             try:
-                if carriers.get("127.0.0.1", self.port, "/readyz")[0] == 200:
+                if carriers.get("127.0.0.1", self.ports[node], "/readyz")[0] == 200:
                     break
             except (OSError, carriers.Closed):
                 pass
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the server is not ready:\n{self.log.read_text()}")
             time.sleep(0.05)
-        if not hasattr(self, "info"):
-            self.info = ServerInfo.at("127.0.0.1", self.port)
 
     @functools.cached_property
     def invite(self):
@@ -131,7 +161,7 @@ class Server:
 
     def cli(self, *arguments):
         """Runs `commucat-cli` as the operator; returns what it prints as JSON text."""
-        return subprocess.run(
+        printed = subprocess.run(
             [CLI, *arguments, "--json"],
             cwd=self.directory,
             env=self.environment(),
@@ -139,10 +169,32 @@ class Server:
             capture_output=True,
             text=True,
         ).stdout
+        # Other nodes take new keys up by themselves.
+        deadline = time.monotonic() + 30
+        while NODES > 1 and len(set(map(self.keys_of, self.ports))) > 1:
+            assert time.monotonic() < deadline, "the nodes have different keys"
+            time.sleep(0.05)
+        return printed
+
+    def keys_of(self, port):
+        return carriers.get_json("127.0.0.1", port, "/.well-known/commucat")["server_keys"]
+
+    def counters(self, *names):
+        """Values of counters in /metrics, summed over labels and nodes."""
+        pages = [carriers.get("127.0.0.1", port, "/metrics")[2].decode() for port in self.ports]
+        lines = "\n".join(pages).splitlines()
+        parts = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {
+            name: sum(
+                float(value) for label, _, value in parts if label.split("{")[0].endswith(name)
+            )
+            for name in names
+            if name in pages[0]
+        }
 
     def kept(self):
         """All that the server keeps, as bytes."""
-        files = (self.directory / "data").rglob("*")
+        files = [path for node in range(NODES) for path in self.data(node).rglob("*")]
         kept = b"".join(path.read_bytes() for path in files if path.is_file())
         if self.database:
             program = str(pathlib.Path(PSQL).with_name("pg_dump"))
@@ -156,7 +208,7 @@ class Server:
     def failing_store(self):
         """Nothing can be written into the store meanwhile."""
         if not self.database:
-            path = self.directory / "data" / "store.sqlite3"
+            path = self.data() / "store.sqlite3"
             store = sqlite3.connect(path, isolation_level=None)
             store.execute("BEGIN IMMEDIATE")
             yield
@@ -172,13 +224,30 @@ class Server:
             yield
             holder.stdin.close()
 
+    def ledgers(self):
+        """What the ledgers of all nodes say, where they are files."""
+        logs = [self.data(node) / "ledger.jsonl" for node in range(NODES)]
+        return "".join(log.read_text() for log in logs if log.exists())
+
+    def runs(self):
+        return all(process.poll() is None for process in self.processes)
+
     def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        for process in self.processes:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    def terminate(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+
+    def wait(self):
+        """Waits for its end; zero if all was well."""
+        return max(abs(process.wait(timeout=30)) for process in self.processes)
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        self.terminate()
+        return self.wait()
 
     # --- Shortcuts for tests ---
 

@@ -5,23 +5,13 @@ import re
 import time
 
 import carriers
+import harness
 from accounts import Device, Member
 from ccp1 import split_message
 from harness import commit, fatal, make_group, refused
 from wire import DIRECTORY, GROUP_EVENT, KEY_PACKAGE, cbor, message_payload, uncbor
 
 STORED, DELIVERED = 1, 3
-
-
-def counters(server, *names):
-    """Values of counters in /metrics, summed over labels."""
-    text = carriers.get("127.0.0.1", server.port, "/metrics")[2].decode()
-    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
-    return {
-        name: sum(float(value) for label, _, value in lines if label.split("{")[0].endswith(name))
-        for name in names
-        if name in text
-    }
 
 
 def test_between_devices_that_are_there_nothing_is_written(make_server):
@@ -34,7 +24,7 @@ def test_between_devices_that_are_there_nothing_is_written(make_server):
     bob.join(bob.member)
     bob.wait(lambda: bob.store_read)
     names = ("spooled_entries_total", "spool_batches_total")
-    before = counters(server, *names)
+    before = server.counters(*names)
     assert set(before) == set(names)
 
     for _ in range(100):
@@ -44,7 +34,7 @@ def test_between_devices_that_are_there_nothing_is_written(make_server):
         bob.ack()
         assert {alice.status_of(sequence) for sequence in sequences} == {DELIVERED}
 
-    assert counters(server, *names) == before
+    assert server.counters(*names) == before
 
 
 def test_a_device_that_is_listed_many_times_gets_a_message_once(server):
@@ -103,6 +93,14 @@ def test_a_new_connection_has_no_fresh_budget(make_server):
 
     again = server.reconnect(session)
 
+    # A quarter of what may be asked at once is free at each node, and one comes back each second.
+    spare = 0 if harness.NODES == 1 else 2
+    for _ in range(spare):
+        try:
+            again.count()
+        except harness.CcpError as error:
+            assert error.title == "Rate Limited"
+            break
     refused("Rate Limited", again.count)
 
 
@@ -117,10 +115,9 @@ def test_a_revocation_reaches_the_ledger_though_its_author_is_gone(make_server):
     session.send(DIRECTORY, cbor({0: 1, 1: session.device.account.list()}))
     fatal(session, "Revoked")
 
-    log = server.directory / "data" / "ledger.jsonl"
     deadline = time.monotonic() + 10
-    while "revoked" not in log.read_text().lower():
-        assert time.monotonic() < deadline, log.read_text()
+    while "revoked" not in server.ledgers().lower():
+        assert time.monotonic() < deadline, server.ledgers()
         time.sleep(0.05)
 
 

@@ -147,10 +147,10 @@ def test_a_draining_server_says_so_and_keeps_what_it_took(make_server):
     sequence, message_id = alice.message(1, b"sealed")
     bob.next()
 
-    server.process.terminate()
+    server.terminate()
 
     fatal(alice, "Draining")
-    assert server.process.wait(30) == 0
+    assert server.wait() == 0
     if sequence in alice.runs:
         server.start()
         assert split_message(server.connect(bob.device).next())[2] == message_id

@@ -32,7 +32,7 @@ impl Domain {
     ///
     /// What does not start.
     pub async fn start(names: &[&str]) -> Result<Self> {
-        Self::start_by(names, |options, _| options).await
+        Self::start_with(names, |options, _| options).await
     }
 
     /// The same for a domain that talks to others on this machine, whose certificates are in `ca`.
@@ -41,12 +41,20 @@ impl Domain {
     ///
     /// What does not start.
     pub async fn federated(names: &[&str], ca: &Path) -> Result<Self> {
-        let with = |options: Options, name: &str| options.set("server.domain", name).trusting(ca);
-        Self::start_by(names, with).await
+        let with =
+            |options: Options, port| options.set("server.domain", &name_of(port)).trusting(ca);
+        Self::start_with(names, with).await
     }
 
-    /// `with` gets the options of each node and the domain's name.
-    async fn start_by(names: &[&str], with: impl Fn(Options, &str) -> Options) -> Result<Self> {
+    /// The same with further settings, which may depend on the port of the load balancer.
+    ///
+    /// # Errors
+    ///
+    /// What does not start.
+    pub async fn start_with(
+        names: &[&str],
+        settings: impl Fn(Options, u16) -> Options,
+    ) -> Result<Self> {
         let services = tokio::task::spawn_blocking(|| {
             let postgres = Postgres::shared()?;
             let database = postgres.database()?;
@@ -70,8 +78,7 @@ impl Domain {
                 )
                 .set("storage.url", &database.url())
                 .set("storage.redis_url", &redis.url());
-            let options = with(options, &name_of(&balancer));
-            servers.push(Server::start(options).await?);
+            servers.push(Server::start(settings(options, balancer.port())).await?);
         }
         balancer.run(servers.iter().map(Server::port).collect());
         Ok(Self {
@@ -87,7 +94,7 @@ impl Domain {
     /// Its name, with [`Self::federated`].
     #[must_use]
     pub fn name(&self) -> String {
-        name_of(&self.balancer)
+        name_of(self.balancer.port())
     }
 
     /// The port of all nodes.
@@ -97,6 +104,6 @@ impl Domain {
     }
 }
 
-fn name_of(balancer: &Balancer) -> String {
-    format!("localhost:{}", balancer.port())
+fn name_of(port: u16) -> String {
+    format!("localhost:{port}")
 }

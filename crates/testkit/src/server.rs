@@ -37,6 +37,8 @@ pub struct Options {
     pub traced: bool,
     /// What keeps its durable state.
     pub backend: Backend,
+    /// Where its directory is made; none: where temporary files are.
+    pub place: Option<PathBuf>,
 }
 
 /// What keeps a server's durable state.
@@ -120,7 +122,10 @@ impl Server {
         loop {
             let mut server = Self {
                 // Short, for the path of the admin socket has a limit.
-                home: tempfile::Builder::new().prefix("cc-").tempdir()?,
+                home: match &options.place {
+                    Some(place) => tempfile::Builder::new().prefix("cc-").tempdir_in(place)?,
+                    None => tempfile::Builder::new().prefix("cc-").tempdir()?,
+                },
                 port: port::free()?,
                 options: options.clone(),
                 child: None,
@@ -428,6 +433,22 @@ impl Server {
             command.env(name, value);
         }
         Ok(command)
+    }
+
+    /// What `/readyz` says: `None` if it is ready, else the cause.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer, or something else.
+    pub async fn hindrance(&self) -> Result<Option<String>> {
+        let answer = http::get(self, "/readyz").await?;
+        if answer.status == 200 {
+            return Ok(None);
+        }
+        anyhow::ensure!(answer.status == 503, "/readyz answers {}", answer.status);
+        let cause = answer.body.split("\"cause\":\"").nth(1);
+        let cause = cause.and_then(|rest| rest.split('"').next());
+        Ok(Some(cause.context("/readyz names no cause")?.to_owned()))
     }
 
     /// Its counters now.

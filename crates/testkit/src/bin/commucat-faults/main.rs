@@ -1,5 +1,5 @@
 //! `commucat-faults`: what a domain depends on breaks, one thing after the other, under traffic; shows
-//! that nothing acknowledged is lost or shown twice, that metrics tell, that memory stays bounded and
+//! that nothing acknowledged is lost or shown twice, that `/readyz` and metrics tell, that memory stays bounded and
 //! that the service comes back by itself.
 
 mod disk;
@@ -56,6 +56,9 @@ const MANNERS: Manners = Manners {
     rests_ms: 40,
 };
 
+/// What stands in the way of serving, by its cause.
+const NOT_READY: &str = "commucat_not_ready";
+
 /// Longest that a metric may take to tell.
 const TELL_WAIT: Duration = Duration::from_secs(60);
 
@@ -111,6 +114,30 @@ async fn told(
     };
     let told = timeout(TELL_WAIT, waiting).await;
     told.with_context(|| format!("{name} does not tell that {what}"))?
+}
+
+/// Waits until `/readyz` and the metrics of all servers say alike that this is in their way, or nothing.
+async fn hindered(servers: &[Server], cause: Option<&str>) -> Result<()> {
+    let waiting = async {
+        while !are_hindered(servers, cause).await? {
+            sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    };
+    let said = timeout(TELL_WAIT, waiting).await;
+    said.with_context(|| format!("the servers do not say what is in their way: {cause:?}"))?
+}
+
+async fn are_hindered(servers: &[Server], cause: Option<&str>) -> Result<bool> {
+    for server in servers {
+        let label = cause.map_or_else(String::new, |cause| format!("cause=\"{cause}\""));
+        let metrics = server.metrics().await?;
+        let is_told = metrics.sum(NOT_READY, &label) == u64::from(cause.is_some());
+        if !is_told || server.hindrance().await?.as_deref() != cause {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The sum of a metric over servers.

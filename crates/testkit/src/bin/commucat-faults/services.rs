@@ -13,12 +13,9 @@ use commucat_testkit::stage::Director;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::{ACCOUNTS, DEVICES, MANNERS, judge, memory, told, total};
+use crate::{ACCOUNTS, DEVICES, MANNERS, hindered, judge, memory, told, total};
 
 const NAMES: [&str; 2] = ["one", "two"];
-
-/// How long a service is away that is restarted.
-const AWAY: Duration = Duration::from_secs(1);
 
 const FAILURES: &str = "commucat_store_failures_total";
 const CONNECTED: &str = "commucat_cluster_connected";
@@ -70,6 +67,7 @@ async fn one(domain: &Domain, director: &Director, fault: Fault, pause: Duration
     let lasted = begun.elapsed();
     let meanwhile = director.acknowledged().saturating_sub(before);
     let again = director.progress().await?;
+    hindered(servers, None).await?;
     say(&format!(
         "{fault:?}: {:.1} s, {meanwhile} acknowledged meanwhile, {} requests to the store failed, goes on \
          after {:.1} s, {} MiB at most",
@@ -100,8 +98,9 @@ async fn happen_to_postgres(domain: &Domain, fault: Fault, pause: Duration) -> R
     }
     if matches!(fault, Fault::PostgresRestarts) {
         spawn_blocking(|| postgres.kill()).await??;
-        sleep(AWAY).await;
-        return spawn_blocking(|| postgres.resurrect()).await?;
+        let seen = hindered(servers, Some("store")).await;
+        spawn_blocking(|| postgres.resurrect()).await??;
+        return seen;
     }
     let before = total(servers, FAILURES).await?;
     spawn_blocking(|| postgres.pause()).await??;
@@ -110,9 +109,13 @@ async fn happen_to_postgres(domain: &Domain, fault: Fault, pause: Duration) -> R
     let seen = told(servers, (FAILURES, "the store failed"), |value| {
         value > before
     });
+    let seen = async {
+        seen.await?;
+        hindered(servers, Some("store")).await
+    };
     let seen = seen.await;
     spawn_blocking(|| postgres.resume()).await??;
-    seen.map(drop)
+    seen
 }
 
 async fn happen_to_redis(domain: &Domain, fault: Fault, pause: Duration) -> Result<()> {
@@ -139,7 +142,8 @@ async fn happen_to_redis(domain: &Domain, fault: Fault, pause: Duration) -> Resu
 
 async fn away(servers: &[Server]) -> Result<()> {
     let told = told(servers, (CONNECTED, "Redis is away"), |nodes| nodes == 0);
-    told.await.map(drop)
+    told.await?;
+    hindered(servers, Some("redis")).await
 }
 
 async fn there(servers: &[Server]) -> Result<()> {

@@ -1,10 +1,12 @@
 //! The cycles: traffic, death or succession, another life; and the verdict.
 
+use std::slice;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use commucat_client::Client;
 use commucat_testkit::checker::{self, Verdict};
+use commucat_testkit::domain::Domain;
 use commucat_testkit::people::Circle;
 use commucat_testkit::program::say;
 use commucat_testkit::random::Random;
@@ -37,17 +39,64 @@ pub(crate) enum Ends {
     Upgrade,
 }
 
+/// What the devices are connected to.
+pub(crate) enum Home {
+    /// One server.
+    One(Box<Server>),
+    /// Several nodes of one domain.
+    Several(Box<Domain>),
+}
+
+impl Home {
+    /// A server on `backend`, or so many nodes on PostgreSQL and Redis.
+    pub(crate) async fn start(backend: Backend, nodes: usize) -> Result<Self> {
+        if nodes < 2 {
+            let options = Options::default().for_load().on(backend);
+            return Ok(Self::One(Box::new(Server::start(options).await?)));
+        }
+        ensure!(
+            backend == Backend::Postgres,
+            "several nodes need `--backend postgres`"
+        );
+        let names: Vec<String> = (0..nodes).map(|node| format!("node{node}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Ok(Self::Several(Box::new(Domain::start(&names).await?)))
+    }
+
+    fn servers(&self) -> &[Server] {
+        match self {
+            Self::One(server) => slice::from_ref(server),
+            Self::Several(domain) => &domain.servers,
+        }
+    }
+
+    fn servers_mut(&mut self) -> &mut [Server] {
+        match self {
+            Self::One(server) => slice::from_mut(server),
+            Self::Several(domain) => &mut domain.servers,
+        }
+    }
+
+    fn first(&self) -> Result<&Server> {
+        self.servers().first().context("no server")
+    }
+
+    /// Any of them.
+    fn one(&mut self, random: &mut Random) -> Result<&mut Server> {
+        let servers = self.servers_mut();
+        let which = random.below(u64::try_from(servers.len())?);
+        servers
+            .get_mut(usize::try_from(which)?)
+            .context("no server")
+    }
+}
+
 /// Runs the suite; the line of figures.
-pub(crate) async fn run(
-    (cycles, ends): (u32, Ends),
-    seed: u64,
-    backend: Backend,
-) -> Result<String> {
+pub(crate) async fn run((cycles, ends): (u32, Ends), seed: u64, mut home: Home) -> Result<String> {
     let mut random = Random::new(seed);
     let started = Instant::now();
-    let mut server = Server::start(Options::default().for_load().on(backend)).await?;
     let directory = tempfile::tempdir()?;
-    let circle = Circle::gather(&server, directory.path(), &NAMES, DEVICES).await?;
+    let circle = Circle::gather(home.first()?, directory.path(), &NAMES, DEVICES).await?;
     let rooms = [
         circle.group().await?,
         circle.pair(0, 1).await?,
@@ -71,22 +120,26 @@ pub(crate) async fn run(
     let probes = Tally::default();
     let judged = async {
         let plan = (cycles, ends, &probes);
-        let clients = live(&mut server, stage, plan, &mut random).await?;
+        let clients = live(&mut home, stage, plan, &mut random).await?;
         stage.compare(&clients).await?;
-        no_panic(&server.stderr_file())
+        for server in home.servers() {
+            no_panic(&server.stderr_file())?;
+        }
+        anyhow::Ok(())
     };
     let judged = judged.await;
     let history = recorder.history();
     let verdict = checker::check(&history);
+    let nodes = home.servers().len();
     let line = match ends {
-        Ends::Kill => line(&format!("kills: {cycles} cycles"), &verdict),
+        Ends::Kill => line(&format!("kills: {cycles} cycles, {nodes} nodes"), &verdict),
         Ends::Upgrade => line(&format!("upgrade: {cycles} hand-overs, {probes}"), &verdict),
     };
     if judged.is_ok() && verdict.is_good() && verdict.acknowledged > 0 {
         return Ok(line);
     }
     let name = format!("commucat-kills-{seed}");
-    let kept = report::keep(&name, (&history, &verdict), [&server])?;
+    let kept = report::keep(&name, (&history, &verdict), home.servers())?;
     if let Err(error) = judged {
         say(&format!("{error:#}"));
     }
@@ -113,7 +166,7 @@ fn line(what: &str, verdict: &Verdict) -> String {
 
 /// Lets the devices talk while the server dies and comes back; returns when all is quiet.
 async fn live(
-    server: &mut Server,
+    home: &mut Home,
     stage: Stage<'_>,
     (cycles, ends, probes): (u32, Ends, &Tally),
     random: &mut Random,
@@ -127,7 +180,7 @@ async fn live(
     };
     let (director, mut cast) = stage.begin(random, manner)?;
     let played = async {
-        let port = server.port();
+        let port = home.first()?.port();
         let lives = async {
             for cycle in 0..cycles {
                 let end = match ends {
@@ -135,6 +188,7 @@ async fn live(
                     Ends::Kill if cycle == cycles / 2 => End::Term,
                     Ends::Kill => End::Kill,
                 };
+                let server = home.one(random)?;
                 one_cycle(server, &director, random, end).await?;
             }
             anyhow::Ok(())
@@ -145,8 +199,10 @@ async fn live(
         }
         director.listen().await?;
         // What the server held back or would send again shows itself before the last words.
-        server.kill().await?;
-        server.restart().await?;
+        for server in home.servers_mut() {
+            server.kill().await?;
+            server.restart().await?;
+        }
         director.last_words().await
     };
     cast.during(played).await?;

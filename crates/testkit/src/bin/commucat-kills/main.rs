@@ -12,7 +12,7 @@ use clap::Parser;
 use commucat_testkit::program::{self, say};
 use commucat_testkit::server::Backend;
 
-use self::kills::Ends;
+use self::kills::{Ends, Home};
 
 /// Kill the server under traffic, again and again, and judge what the devices saw
 #[derive(Debug, Parser)]
@@ -41,6 +41,10 @@ struct Args {
     #[arg(long, value_enum, default_value_t)]
     backend: Backend,
 
+    /// Servers of the domain, any of which is killed; several share PostgreSQL and Redis
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+
     /// Level of the clients' log, or filters, on stderr
     #[arg(long, default_value = "error")]
     log: String,
@@ -52,12 +56,17 @@ async fn main() -> ExitCode {
     let work = async {
         let seed = program::seed(args.seed)?;
         if let Some(upgrades) = args.upgrades {
-            say(&kills::run((upgrades, Ends::Upgrade), seed, args.backend).await?);
+            let home = Home::start(args.backend, 1).await?;
+            say(&kills::run((upgrades, Ends::Upgrade), seed, home).await?);
             return Ok(());
         }
-        say(&quiet::run(args.messages, args.backend).await?);
+        // What happens between nodes is another matter.
+        if args.nodes < 2 {
+            say(&quiet::run(args.messages, args.backend).await?);
+        }
         if !args.quiet_disk {
-            say(&kills::run((args.cycles, Ends::Kill), seed, args.backend).await?);
+            let home = Home::start(args.backend, args.nodes).await?;
+            say(&kills::run((args.cycles, Ends::Kill), seed, home).await?);
         }
         anyhow::Ok(())
     };
