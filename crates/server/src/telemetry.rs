@@ -28,6 +28,9 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     let filter = filter_of(filter)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written, on a disk that is full, would be told of on stderr as well, by a
+        // macro that panics where that fails, in whichever task it was.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(is_terminal()).finish().try_init(),

@@ -165,7 +165,11 @@ impl Cluster {
     }
 }
 
+/// A text, which may be missing.
 fn text(value: &Value) -> Option<&str> {
+    if *value == Value::Nil {
+        return Some("");
+    }
     let Value::BulkString(text) = value else {
         return None;
     };
@@ -196,11 +200,8 @@ fn owner(slots: &Value, slot: i64, asked: &str) -> Option<String> {
         let [host, Value::Int(port), ..] = primary.as_slice() else {
             return None;
         };
-        // Nil: it does not know its own address.
-        let host = match host {
-            Value::Nil => "",
-            host => text(host)?,
-        };
+        // Without one it does not know its own address.
+        let host = text(host)?;
         let own = asked.rsplit_once(':').map_or(asked, |(host, _)| host);
         Some(match host {
             "" => format!("{own}:{port}"),

@@ -340,15 +340,7 @@ impl Reader {
             }),
             11 => Item::Leaving,
             12 => Item::Drain(self.text()?),
-            13 => Item::Tag {
-                group: GroupId::new(self.array()?),
-                handle: Handle::new(self.array()?),
-                position: self.number()?,
-                tag: match self.flag()? {
-                    true => Some(self.array()?),
-                    false => None,
-                },
-            },
+            13 => self.tag()?,
             14 => Item::Taken(self.taken()?),
             15 => Item::Used(self.used()?),
             _ => return None,
@@ -364,6 +356,18 @@ impl Reader {
                 false => None,
             },
             body: self.bytes()?,
+        })
+    }
+
+    fn tag(&mut self) -> Option<Item> {
+        Some(Item::Tag {
+            group: GroupId::new(self.array()?),
+            handle: Handle::new(self.array()?),
+            position: self.number()?,
+            tag: match self.flag()? {
+                true => Some(self.array()?),
+                false => None,
+            },
         })
     }
 
