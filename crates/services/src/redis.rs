@@ -190,7 +190,8 @@ impl Redis {
         stream.write_all(format!("{command}\r\n").as_bytes())?;
         let (mut line, mut answer) = (String::new(), BufReader::new(stream));
         answer.read_line(&mut line)?;
-        if line.starts_with('$') {
+        // `$-1` is the whole answer: there is nothing.
+        if line.starts_with('$') && line.trim_end() != "$-1" {
             line.clear();
             answer.read_line(&mut line)?;
         }
