@@ -119,6 +119,11 @@ class Server:
         self.processes = []
         for node in range(NODES):
             self.start_node(node)
+        # What a node knows alone it tells nobody.
+        deadline = time.monotonic() + 30
+        while NODES > 1 and self.counters("cluster_nodes")["cluster_nodes"] < NODES * NODES:
+            assert time.monotonic() < deadline, "the nodes do not hear each other"
+            time.sleep(0.05)
         if not hasattr(self, "info"):
             self.info = ServerInfo.at("127.0.0.1", self.port)
 
