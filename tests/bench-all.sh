@@ -57,6 +57,7 @@ compared "latency, 500 a second" latency --duration "$duration"
 run "offline" 3 commucat offline
 run "drain" 3 commucat drain
 run "offline on PostgreSQL" 3 commucat offline --backend postgres
+run "drain on PostgreSQL" 3 commucat drain --backend postgres
 run "nodes" 3 commucat nodes --duration "$duration"
 run "nodes, same" 2 commucat nodes --same-node --duration "$duration"
 run "federation" 2 commucat federation --duration "$duration"
