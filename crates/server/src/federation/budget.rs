@@ -51,12 +51,9 @@ impl Budgets {
         bytes: usize,
         now: Instant,
     ) -> Result<(), Duration> {
-        let (events, kib) = units(events, bytes);
         let mut used = self.used.lock();
-        let wait = used.get_mut(origin).map_or(Duration::ZERO, |used| {
-            used.events.wait(events, now).max(used.kib.wait(kib, now))
-        });
-        if wait.is_zero() { Ok(()) } else { Err(wait) }
+        used.get_mut(origin)
+            .map_or(Ok(()), |used| used.look(units(events, bytes), now))
     }
 
     /// Takes a request of `origin` out of its budget.
@@ -71,7 +68,6 @@ impl Budgets {
         bytes: usize,
         now: Instant,
     ) -> Result<(), Duration> {
-        let (events, kib) = units(events, bytes);
         let mut used = self.used.lock();
         if used.len() >= DOMAINS_MAX && !used.contains_key(origin) {
             used.retain(|_, used| !(used.events.is_full(now) && used.kib.is_full(now)));
@@ -83,13 +79,19 @@ impl Budgets {
             events: bucket(self.events_per_second, EVENTS_MAX, now),
             kib: bucket(self.kib_per_second, BATCH_MAX.div_ceil(1024), now),
         });
-        let wait = used.events.wait(events, now).max(used.kib.wait(kib, now));
-        if !wait.is_zero() {
-            return Err(wait);
-        }
+        let (events, kib) = units(events, bytes);
+        used.look((events, kib), now)?;
         used.events.take(events, now);
         used.kib.take(kib, now);
         Ok(())
+    }
+}
+
+impl Used {
+    /// Whether so much is left of both; else how long to wait for it.
+    fn look(&mut self, (events, kib): (u32, u32), now: Instant) -> Result<(), Duration> {
+        let wait = self.events.wait(events, now).max(self.kib.wait(kib, now));
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 }
 
