@@ -10,7 +10,7 @@ use commucat_storage::{Migrations, OpenError, Options, Store};
 use crate::listen::ports;
 use crate::tls::Identity;
 use crate::tls::certificate::{Certificate, CertificateError, host_of};
-use crate::{clock, start, telemetry};
+use crate::{clock, cluster, start, telemetry};
 
 /// A certificate that ends sooner is worth a word.
 const RENEWAL_DAYS: u64 = 14;
@@ -28,6 +28,7 @@ pub fn run(config: &Config, out: &mut dyn Write) -> bool {
     findings.extend(certificate(config));
     findings.push(keys(config));
     findings.push(store(config));
+    findings.extend(redis(config));
     findings.push(ledger(config));
     findings.push(ports(config));
     let mut is_good = true;
@@ -157,6 +158,15 @@ fn store(config: &Config) -> Finding {
         }
         Err(error) => bad("store", &error),
     }
+}
+
+/// Its address only: without Redis a server starts, and serves.
+fn redis(config: &Config) -> Option<Finding> {
+    let url = config.storage.redis_url.as_ref()?;
+    Some(match cluster::check_address(url) {
+        Ok(()) => Finding::Good("address of Redis".to_owned()),
+        Err(error) => bad("address of Redis", &error),
+    })
 }
 
 fn ledger(config: &Config) -> Finding {

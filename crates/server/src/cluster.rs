@@ -114,6 +114,11 @@ pub(crate) struct Surroundings {
     pub(crate) budgets: Budgets,
 }
 
+/// Whether the address of Redis can be one; asks nobody.
+pub(crate) fn check_address(url: &commucat_config::Secret) -> Result<(), RedisFailure> {
+    Redis::open(url, "").map(drop)
+}
+
 impl Cluster {
     /// A node with the configured Redis; `None` if there is none. Nothing is connected yet. `drain`
     /// is cancelled when another node wants this one to end.

@@ -294,6 +294,8 @@ fn check_names_what_is_wrong_and_changes_nothing() {
 
     let good = run(server(place.path()).arg("--check"));
     let bad = run(server(place.path()).args(["--check", "--set", "server.endpoint=other.example"]));
+    let redis = "storage.redis_url=redis+cluster://one:port";
+    let no_redis = run(server(place.path()).args(["--check", "--set", redis]));
     let fresh = tempfile::tempdir().unwrap();
     let empty = run(server(fresh.path()).arg("--check"));
 
@@ -309,6 +311,9 @@ fn check_names_what_is_wrong_and_changes_nothing() {
         text.contains("wrong  certificate does not name other.example\n"),
         "{text}"
     );
+    let text = String::from_utf8(no_redis.stdout).unwrap();
+    assert_eq!(no_redis.status.code(), Some(1));
+    assert!(text.contains("wrong  address of Redis: "), "{text}");
     assert_eq!(empty.status.code(), Some(0));
     assert_eq!(fs::read_dir(fresh.path()).unwrap().count(), 0);
 }
