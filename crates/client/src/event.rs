@@ -41,7 +41,9 @@ pub enum Event {
         /// Which; `None`: it may concern any.
         conversation: Option<GroupId>,
     },
-    /// The server shows members of this group different histories: treat it as split.
+    /// Members of this group may see different histories (the hub told of it, or a message does not
+    /// open that should): treat it as split, and offer a new group with the same people. A member who
+    /// sends rubbish causes it too.
     Fork {
         /// Which.
         conversation: GroupId,
@@ -145,6 +147,9 @@ pub enum Change {
     Settings,
     /// This account was removed, or left.
     Left,
+    /// This device was away for longer than the group's log is kept, its keys were replaced meanwhile,
+    /// and it has left: a member has to add it again.
+    Lost,
     /// The group was closed.
     Closed,
 }

@@ -9,6 +9,7 @@ use openmls::prelude::{
 use openmls_traits::OpenMlsProvider as _;
 
 use super::device::{self, Leaf};
+use super::intent::Intent;
 use super::profile::Context;
 use super::record::{Doubts, PendingKind, Record, State};
 use super::validity::Case;
@@ -45,6 +46,9 @@ pub struct Advance {
     pub author: Option<Member>,
     /// Whether this device was the author.
     pub own: bool,
+    /// Whether this device came back by it from a history that the others may not have: what it sealed
+    /// before, they may not be able to open.
+    pub rejoined: bool,
     /// Devices that are members now.
     pub added: Vec<Member>,
     /// Devices that are not members any more.
@@ -131,6 +135,7 @@ impl Chat {
             State::Joining | State::Removed | State::Closed => None,
         };
         let closed = pending.close;
+        let rejoined = before.is_some() && matches!(pending.kind, PendingKind::External(_));
         let mls = match pending.kind {
             PendingKind::Intent => {
                 let mut mls = self.take_stored(&group)?;
@@ -138,6 +143,12 @@ impl Chat {
                     .map_err(ChatError::mls("merge"))?;
                 if !record.intents.is_empty() {
                     record.intents.remove(0);
+                }
+                // A plain member that removes the last admins may replace the join key only afterwards.
+                if let Some(before) = &before
+                    && before.knew_join_key(&Before::of(&mls)?)
+                {
+                    record.intents.insert(0, Intent::AllowJoin);
                 }
                 mls
             }
@@ -163,6 +174,7 @@ impl Chat {
         self.put_back(group, mls);
         Ok(Applied::Advanced(Box::new(Advance {
             own: true,
+            rejoined,
             closed,
             ..advance
         })))
@@ -276,6 +288,7 @@ impl Chat {
             epoch: mls.epoch().as_u64(),
             author,
             own: false,
+            rejoined: false,
             added: after
                 .leaves
                 .iter()
@@ -383,5 +396,12 @@ impl Before {
 
     fn member(&self, leaf: &Leaf) -> Member {
         Member::of(leaf, &self.context.roles, &self.leaves)
+    }
+
+    /// Whether somebody who is not there any more knows the join key that is in force still.
+    fn knew_join_key(&self, after: &Self) -> bool {
+        let stays = |leaf: &Leaf| after.leaves.iter().any(|other| other.handle == leaf.handle);
+        let key = after.context.join_key;
+        key.is_some() && key == self.context.join_key && !self.leaves.iter().all(stays)
     }
 }

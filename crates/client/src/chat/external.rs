@@ -5,6 +5,7 @@ use bytes::Bytes;
 use commucat_crypto::secret::Secret;
 use commucat_proto::frame::bundle::{AuthenticatedData, Bundle, authenticated_hash};
 use commucat_proto::frame::fanout::{Change, FanoutEntry};
+use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{Domain, GroupId, SealedRef};
 use commucat_proto::link::JoinLink;
 use openmls::group::{GroupContext, MlsGroup};
@@ -31,24 +32,46 @@ pub enum Agreement {
 }
 
 impl Chat {
-    /// Builds an external commit that replaces the own leaf.
-    ///
-    /// `head` is the hub's head and `infos` are its sealed GroupInfos, both from one FETCH. If
-    /// another commit is accepted first, FETCH and call it again.
+    /// The position of the GroupInfo that [`Chat::rejoin`] would take: it has to see all entries
+    /// after that one.
     ///
     /// # Errors
     ///
     /// [`ChatError::NoGroupInfo`]: LEAVE for good, and ask a member to add this device again.
+    pub fn rejoin_at(&mut self, group: &GroupId, infos: &[(u64, Bytes)]) -> Result<u64, ChatError> {
+        let record = self.record(group)?;
+        record.member()?;
+        let newest = self.here(&record)?.newest(&record, infos);
+        newest
+            .map(|(position, _)| position)
+            .ok_or(ChatError::NoGroupInfo)
+    }
+
+    /// Builds an external commit that replaces the own leaf.
+    ///
+    /// `head` is the hub's head and `infos` are its sealed GroupInfos, both from one FETCH; `later`
+    /// are all entries after [`Chat::rejoin_at`]. If another commit is accepted first, FETCH and call
+    /// it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NoGroupInfo`], also where an entry of `later` removes somebody or one is not
+    /// there: the group key has changed since, and the others would skip the commit. LEAVE for good,
+    /// and ask a member to add this device again.
     pub fn rejoin(
         &mut self,
         group: &GroupId,
         head: u64,
         infos: &[(u64, Bytes)],
+        later: &[LogEntry],
     ) -> Result<Submission, ChatError> {
         let record = self.record(group)?;
         record.member()?;
         let here = self.here(&record)?;
-        let info = here.newest(&record, infos).ok_or(ChatError::NoGroupInfo)?;
+        let (position, info) = here.newest(&record, infos).ok_or(ChatError::NoGroupInfo)?;
+        if !keeps_group_key(position, head, later) {
+            return Err(ChatError::NoGroupInfo);
+        }
         self.attempt(group, |chat| {
             if record.pending.is_some() {
                 chat.clear_pending(group)?;
@@ -108,7 +131,8 @@ impl Chat {
             pending: None,
         };
         let group_key = Secret::new(*link.group_key.as_bytes());
-        let info = newest(&group_key, &group, infos, |_| true).ok_or(ChatError::NoGroupInfo)?;
+        let (_, info) =
+            newest(&group_key, &group, infos, |_| true).ok_or(ChatError::NoGroupInfo)?;
         let handle = record.own_handle();
         let add = vec![FanoutEntry {
             handle,
@@ -120,6 +144,14 @@ impl Chat {
         self.attempt(&group, |chat| {
             chat.external(record, info, External { head, add, signer })
         })
+    }
+
+    /// Whether there are commits since the last one that took effect here that do not fit: what this
+    /// device seals now, the others may not be able to open.
+    #[must_use]
+    pub fn is_in_doubt(&self, group: &GroupId) -> bool {
+        self.record(group)
+            .is_ok_and(|record| record.doubts.are_there())
     }
 
     /// Whether this device and the newest GroupInfo that opens are in the same epoch: for a device
@@ -144,7 +176,7 @@ impl Chat {
         }
         Ok(match here.newest(&record, infos) {
             None => Agreement::Unknown,
-            Some(info) if *info.group_context() == here.mls => Agreement::Same,
+            Some((_, info)) if *info.group_context() == here.mls => Agreement::Same,
             Some(_) if here.astray => Agreement::Different,
             Some(_) => Agreement::Unknown,
         })
@@ -305,12 +337,29 @@ impl Here {
     ///
     /// That of an entry which this device skipped may be anything that its author liked: it counts
     /// only when the device itself is astray.
-    fn newest(&self, record: &Record, infos: &[(u64, Bytes)]) -> Option<VerifiableGroupInfo> {
+    fn newest(
+        &self,
+        record: &Record,
+        infos: &[(u64, Bytes)],
+    ) -> Option<(u64, VerifiableGroupInfo)> {
         newest(&self.group_key, &record.group, infos, |position| {
             let skipped = record.settled + 1..=record.position;
             position >= record.settled && (self.astray || !skipped.contains(&position))
         })
     }
+}
+
+/// Whether all entries after `position` are in `later` and none of them removes anybody: a removal
+/// replaces the group key, so that a GroupInfo from before it opens, but is of no use.
+///
+/// An entry that all members skip counts, too. Only admins can put a removal into the log.
+fn keeps_group_key(position: u64, head: u64, later: &[LogEntry]) -> bool {
+    (position.saturating_add(1)..=head).all(|at| {
+        let mut entries = later.iter().filter(|entry| entry.position == at);
+        entries
+            .next()
+            .is_some_and(|entry| entry.change.remove.is_empty())
+    })
 }
 
 /// The newest GroupInfo that opens, of the positions that count. Rubbish is passed over.
@@ -319,7 +368,7 @@ fn newest(
     group: &GroupId,
     infos: &[(u64, Bytes)],
     counts: impl Fn(u64) -> bool,
-) -> Option<VerifiableGroupInfo> {
+) -> Option<(u64, VerifiableGroupInfo)> {
     let mut infos: Vec<_> = infos
         .iter()
         .filter(|(position, _)| counts(*position))
@@ -327,6 +376,6 @@ fn newest(
     infos.sort_by_key(|(position, _)| std::cmp::Reverse(*position));
     infos.iter().find_map(|(position, sealed)| {
         let info = keys::open_group_info(key, group, *position, sealed)?;
-        (info.group_id().as_slice() == group.as_bytes()).then_some(info)
+        (info.group_id().as_slice() == group.as_bytes()).then_some((*position, info))
     })
 }

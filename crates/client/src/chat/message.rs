@@ -41,6 +41,9 @@ pub enum Received {
     Spent,
     /// It is one's own.
     Own,
+    /// It is of an epoch that this device has, and does not open: its author is in another group of
+    /// the same name, or sends rubbish.
+    Foreign,
     /// It is not a good message of a member. Discard it.
     Invalid(&'static str),
 }
@@ -266,7 +269,7 @@ fn role(mls: &MlsGroup, account: &AccountKey) -> Role {
 
 fn refused<E>(error: &ProcessMessageError<E>) -> Received {
     let ProcessMessageError::ValidationError(error) = error else {
-        return Received::Invalid("does not open");
+        return Received::Foreign;
     };
     if matches!(error, ValidationError::NoPastEpochData) {
         Received::TooOld
@@ -275,7 +278,7 @@ fn refused<E>(error: &ProcessMessageError<E>) -> Received {
     {
         Received::Spent
     } else {
-        Received::Invalid("does not open")
+        Received::Foreign
     }
 }
 

@@ -74,6 +74,10 @@ impl Doubts {
         }
     }
 
+    pub(super) fn are_there(&self) -> bool {
+        self.own || !self.accounts.is_empty()
+    }
+
     /// Whether they are reason enough to follow others: an own unknown commit, or those of two
     /// accounts, or of the only one that there is.
     pub(super) fn suffice(&self, leaves: &[Leaf], own: &Handle) -> bool {
@@ -82,7 +86,7 @@ impl Doubts {
             .filter(|leaf| leaf.handle != *own)
             .map(|leaf| leaf.device.account)
             .collect();
-        self.own || (!self.accounts.is_empty() && self.accounts.len() >= others.len().min(2))
+        self.are_there() && (self.own || self.accounts.len() >= others.len().min(2))
     }
 }
 

@@ -9,6 +9,7 @@ use super::tables;
 use crate::chat::{Body, Content, Intent};
 use crate::client::{Command, Contact, Conversation, Reply, Sent, Status};
 use crate::error::ClientError;
+use crate::event::Change;
 
 /// Bytes of a text: fits any server's `limits.max_payload` default with room for sealing.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
@@ -108,7 +109,9 @@ impl Core {
             let result = self.remove_member(&group, &who);
             self.answer(reply, result)
         } else if let Command::Leave { group, reply } = command {
-            let result = self.find(&group).and_then(|group| self.leave(&group));
+            let result = self
+                .find(&group)
+                .and_then(|group| self.leave(&group, Change::Left));
             self.answer(reply, result)
         } else if let Command::Conversations(reply) = command {
             let conversations = self.all_conversations();

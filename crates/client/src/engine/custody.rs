@@ -3,13 +3,13 @@
 use bytes::BytesMut;
 use commucat_proto::encoder;
 use commucat_proto::error::Title;
-use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, CustodyStatus, ForkTag};
+use commucat_proto::frame::ack::{AckDown, AckUp, CustodyRun, CustodyStatus};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::{FrameType, Header};
 use commucat_proto::id::GroupId;
 
 use super::core::{Core, Effect};
-use super::model::Outgoing;
+use super::model::{Outgoing, Stage};
 use super::online::{Binding, Unanswered};
 use super::tables;
 use crate::chat::Content;
@@ -19,28 +19,14 @@ use crate::record;
 
 impl Core {
     /// The ACK for everything that this step stored; the last thing of a step.
-    pub(super) fn acknowledge(&mut self) {
+    pub(super) fn acknowledge(&mut self) -> Result<(), ClientError> {
+        self.bind_for_tags()?;
         let Some(online) = &mut self.online else {
-            return;
+            return Ok(());
         };
-        let tags = std::mem::take(&mut online.tags);
-        let bound = |group: &GroupId| {
-            online
-                .bindings
-                .get(group)
-                .is_some_and(|(_, binding)| *binding == Binding::Bound)
-        };
-        let tags: Vec<_> = tags
-            .into_iter()
-            .filter(|(group, ..)| bound(group))
-            .map(|(group, position, tag)| ForkTag {
-                group,
-                position,
-                tag,
-            })
-            .collect();
+        let tags = online.take_tags();
         if online.received == online.acknowledged && tags.is_empty() {
-            return;
+            return Ok(());
         }
         online.acknowledged = online.received;
         let ack = AckUp {
@@ -50,6 +36,30 @@ impl Core {
         let mut out = BytesMut::new();
         encoder::cbor(Header::bare(FrameType::Ack), &ack, &mut out);
         self.effects.push(Effect::Send(out.freeze()));
+        Ok(())
+    }
+
+    /// Binds the groups of which there is a fork tag to report: a device that only reads shall hear of
+    /// a fork, too.
+    fn bind_for_tags(&mut self) -> Result<(), ClientError> {
+        let Some(online) = &self.online else {
+            return Ok(());
+        };
+        for group in online.unbound_with_tags() {
+            // Whoever has not decided about a stranger does not show that it reads along.
+            let is_member = self
+                .conversations
+                .get(&group)
+                .is_some_and(|one| one.stage == Stage::Active && one.request.is_none());
+            if !is_member {
+                if let Some(online) = &mut self.online {
+                    online.tags.retain(|tag| tag.group != group);
+                }
+            } else if !self.retry.contains_key(&group) {
+                self.bind(&group)?;
+            }
+        }
+        Ok(())
     }
 
     /// ACK s->c.

@@ -1,5 +1,6 @@
-//! Own contents that the hub may not have: those in the outbox, and those that the own server keeps
-//! for a hub of another domain, from where they may come back (CCP-1 sections 4 and 5.5).
+//! Own contents that the others may not have: those in the outbox, those that the own server keeps
+//! for a hub of another domain, from where they may come back, and those sealed while the others may
+//! have gone on without this device (CCP-1 sections 4 and 5.5).
 //!
 //! What comes back is sealed and sent again, whatever it is. And every content tells the recipients up
 //! to which counter all is settled, so that they know what will never come.
@@ -39,8 +40,10 @@ impl Core {
         (outgoing, status): (&Outgoing, CustodyStatus),
     ) -> Result<(), ClientError> {
         let hub = self.conversations.get(group).map(|one| one.hub.clone());
-        // Of a group whose hub is elsewhere, what is stored here is not there yet.
-        if hub != self.own_domain() && status == CustodyStatus::Stored {
+        // Of a group whose hub is elsewhere, what is stored here is not there yet. And while it is not
+        // sure that this device has the others' history, they may not be able to open it.
+        let is_elsewhere = hub != self.own_domain() && status == CustodyStatus::Stored;
+        if is_elsewhere || self.chat.is_in_doubt(group) {
             if self.vault.count_values(tables::GIVEN, group.as_bytes())? < GIVEN_MAX {
                 let key = (
                     group.as_bytes().as_slice(),
@@ -134,6 +137,35 @@ impl Core {
                 .insert(content.counter);
         }
         self.post_content(group, *message, &content).map(drop)
+    }
+
+    /// After a rejoin: what was sealed in the history that this device left, the others may not be able to
+    /// open. All that may still be on its way is sealed and sent again, in its order and under the same
+    /// ids; whoever opened it already shows it once.
+    pub(super) fn seal_all_again(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let waiting = self
+            .vault
+            .entries(tables::OUTBOX, group.as_bytes(), 0, u32::MAX)?;
+        let mut given = self.given(group)?;
+        given.sort_by_key(|(_, given)| given.number);
+        for (message, _) in given {
+            self.seal_again(group, &message)?;
+        }
+        for (number, bytes) in waiting {
+            // A new number, so that the answer to what is on its way does not count for it.
+            let outgoing: Outgoing = record::decode(tables::OUTBOX, &bytes)?;
+            let fresh = Outgoing {
+                sealed: None,
+                ..outgoing
+            };
+            let bytes = record::encode(tables::OUTBOX, &fresh)?;
+            self.vault
+                .append(tables::OUTBOX, group.as_bytes(), &bytes)?;
+            self.vault
+                .remove(tables::OUTBOX, group.as_bytes(), number)?;
+        }
+        self.awake.insert(*group);
+        Ok(())
     }
 
     /// It may come back before its custody is told.

@@ -340,9 +340,9 @@ impl Core {
     }
 
     /// Leaves a conversation for good: the server forgets the way to this device.
-    pub(super) fn leave(&mut self, group: &GroupId) -> Result<(), ClientError> {
+    pub(super) fn leave(&mut self, group: &GroupId, change: Change) -> Result<(), ClientError> {
         self.change(group, |one| one.leaving = true);
-        self.end(group, Change::Left)?;
+        self.end(group, change)?;
         self.send_leave(group);
         Ok(())
     }

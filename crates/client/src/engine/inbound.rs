@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use commucat_proto::error::Title;
+use commucat_proto::frame::ack::ForkTag;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::group_event::{EventKind, GroupEvent, Reason};
 use commucat_proto::frame::group_invite::GroupInvite;
@@ -10,7 +11,7 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::FromServer;
 use commucat_proto::frame::{Frame, FrameType};
-use commucat_proto::id::{AccountId, DedupeKey, GroupId};
+use commucat_proto::id::{AccountId, DedupeKey, GroupId, Handle};
 use commucat_proto::limits::EPOCHS_KEPT;
 
 use super::core::{Core, Effect, chat_error};
@@ -137,8 +138,13 @@ impl Core {
                 });
                 Ok(Kept::Done)
             }
+            Received::Foreign => {
+                tracing::warn!("a message of a known epoch does not open");
+                self.may_be_split(group)?;
+                Ok(Kept::Done)
+            }
             Received::Invalid(reason) => {
-                tracing::warn!(reason, "a message does not open");
+                tracing::warn!(reason, "a message is not valid");
                 Ok(Kept::Done)
             }
         }
@@ -197,7 +203,26 @@ impl Core {
             return Ok(());
         }
         let applied = self.chat.apply(entry).map_err(chat_error)?;
+        let removed = &entry.change.remove;
+        if matches!(applied, Applied::Skipped(_)) && !removed.is_empty() {
+            self.off_the_list(&group, removed)?;
+        }
         self.on_applied(&group, entry.position, applied)
+    }
+
+    /// An entry that all members skip took these off the hub's list all the same. Whether this device
+    /// is there still, the next FETCH tells; the others' leaves go, as if they had left.
+    fn off_the_list(&mut self, group: &GroupId, handles: &[Handle]) -> Result<(), ClientError> {
+        let own = self.chat.group(group).map_err(chat_error)?.handle;
+        let others: Vec<_> = handles.iter().copied().filter(|one| *one != own).collect();
+        if others.len() < handles.len() {
+            self.change(group, |one| one.behind = true);
+            self.overtaken.insert(*group);
+        }
+        if !others.is_empty() {
+            self.intend(group, Intent::Remove(others));
+        }
+        Ok(())
     }
 
     /// What an entry did.
@@ -229,6 +254,9 @@ impl Core {
                 self.keep_epochs(group)?;
                 self.prune(group, position)?;
                 self.release(group)?;
+                if advance.rejoined {
+                    self.seal_all_again(group)?;
+                }
                 if advance.closed {
                     return self.end(group, Change::Closed);
                 }
@@ -276,7 +304,11 @@ impl Core {
         self.intents.insert(*group);
         self.awake.insert(*group);
         if let Some(online) = &mut self.online {
-            online.tags.push((*group, position, tag));
+            online.report(ForkTag {
+                group: *group,
+                position,
+                tag,
+            });
         }
     }
 
@@ -356,15 +388,26 @@ impl Core {
                 self.intend(&group, Intent::Remove(handles));
                 Ok(())
             }
-            EventKind::Fork => {
-                self.tell(Event::Fork {
-                    conversation: group,
-                });
-                self.fetch_infos(&group, Purpose::Compare(group))
-            }
+            EventKind::Fork => self.is_split(&group),
             EventKind::Closed => self.end(&group, Change::Closed),
             EventKind::Gap | EventKind::Unknown(_) => Ok(()),
         }
+    }
+
+    /// Says so once for each state of the group: any member can send what does not open.
+    fn may_be_split(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let position = self.conversations.get(group).map_or(0, |one| one.position);
+        if self.split.insert(*group, position) == Some(position) {
+            return Ok(());
+        }
+        self.is_split(group)
+    }
+
+    fn is_split(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        self.tell(Event::Fork {
+            conversation: *group,
+        });
+        self.fetch_infos(group, Purpose::Compare(*group))
     }
 
     fn undelivered(

@@ -5,6 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use bytes::Bytes;
+use commucat_proto::frame::ack::ForkTag;
+use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{AccountId, GroupId};
 use commucat_proto::limits::{CHANNEL_MAX, REQUEST_TIMEOUT};
 use commucat_proto::time::Timestamp;
@@ -37,6 +40,8 @@ pub(crate) enum Purpose {
     Log(GroupId),
     /// GroupInfos, for rejoining.
     Rejoin(GroupId),
+    /// Entries after the GroupInfo that opens, for rejoining.
+    Later(GroupId),
     /// GroupInfos, for comparing after a fork alarm.
     Compare(GroupId),
     /// GroupInfo that a Welcome needs.
@@ -79,6 +84,19 @@ pub(crate) enum Binding {
     Broken,
 }
 
+/// What a device that rejoins has fetched so far.
+pub(crate) struct Rejoining {
+    /// The hub's head when the GroupInfos were fetched.
+    pub(crate) head: u64,
+    /// Sealed GroupInfos with their positions.
+    pub(crate) infos: Vec<(u64, Bytes)>,
+    /// Entries after the GroupInfo that opens.
+    pub(crate) later: Vec<LogEntry>,
+}
+
+/// Fork tags that wait for the channel of their group, by group: hubs look at the last positions only.
+const TAGS_KEPT: usize = 4;
+
 /// State of one connection.
 pub(crate) struct Online {
     pub(crate) limits: Limits,
@@ -97,8 +115,10 @@ pub(crate) struct Online {
     pub(crate) blocked: BTreeSet<GroupId>,
     /// Conversations with a structural request under way.
     pub(crate) busy: BTreeSet<GroupId>,
-    /// Fork tags for the next ACK.
-    pub(crate) tags: Vec<(GroupId, u64, Option<[u8; 16]>)>,
+    /// Fork tags that were not reported yet: of a group that is not bound, the last few.
+    pub(crate) tags: Vec<ForkTag>,
+    /// Groups that this device is about to rejoin.
+    pub(crate) rejoining: HashMap<GroupId, Rejoining>,
     /// Since when the server has sent everything that waited.
     pub(crate) caught_up: Option<Timestamp>,
     /// Contacts whose list was asked for on this connection.
@@ -121,6 +141,7 @@ impl Online {
             blocked: BTreeSet::new(),
             busy: BTreeSet::new(),
             tags: Vec::new(),
+            rejoining: HashMap::new(),
             caught_up: None,
             asked: BTreeSet::new(),
         }
@@ -172,6 +193,40 @@ impl Online {
         self.unanswered
             .values()
             .any(|one| matches!(one, Unanswered::Message { group: of, .. } if of == group))
+    }
+
+    /// Keeps a fork tag for the next ACK.
+    pub(crate) fn report(&mut self, tag: ForkTag) {
+        let group = tag.group;
+        self.tags.push(tag);
+        if !self.is_bound(&group) {
+            let mut of_group = self.tags.iter().filter(|tag| tag.group == group);
+            let oldest = of_group.next().map(|tag| tag.position);
+            if of_group.count() >= TAGS_KEPT {
+                self.tags
+                    .retain(|tag| tag.group != group || Some(tag.position) != oldest);
+            }
+        }
+    }
+
+    /// The fork tags of bound groups: only those may be reported.
+    pub(crate) fn take_tags(&mut self) -> Vec<ForkTag> {
+        let tags = std::mem::take(&mut self.tags);
+        let (due, rest) = tags.into_iter().partition(|tag| self.is_bound(&tag.group));
+        self.tags = rest;
+        due
+    }
+
+    /// Groups that have fork tags and no channel.
+    pub(crate) fn unbound_with_tags(&self) -> BTreeSet<GroupId> {
+        let groups = self.tags.iter().map(|tag| tag.group);
+        groups
+            .filter(|group| !self.bindings.contains_key(group))
+            .collect()
+    }
+
+    fn is_bound(&self, group: &GroupId) -> bool {
+        matches!(self.bindings.get(group), Some((_, Binding::Bound)))
     }
 
     /// The group that a channel is bound to.

@@ -83,8 +83,17 @@ impl Core {
                 Ok(())
             }
             Some(last) if counter <= last => {
-                self.change_gaps(group, device, |gaps| fill(gaps, counter))?;
-                self.deliver(group, arrival, content)
+                let is_too_many = self.change_gaps(group, device, |gaps| {
+                    fill(gaps, counter);
+                    shorten(gaps)
+                })?;
+                self.deliver(group, arrival, content)?;
+                if is_too_many {
+                    self.tell(Event::Gap {
+                        conversation: Some(*group),
+                    });
+                }
+                Ok(())
             }
             Some(_) | None => {
                 self.deliver(group, arrival, content)?;
@@ -243,9 +252,7 @@ impl Core {
             self.set_counter(&group, &device, reached)?;
             let is_too_many = self.change_gaps(&group, &device, |gaps| {
                 gaps.extend(passed);
-                let more = gaps.len().saturating_sub(GAPS_MAX);
-                gaps.drain(..more);
-                more > 0
+                shorten(gaps)
             })?;
             if is_too_many {
                 self.tell(Event::Gap {
@@ -301,6 +308,13 @@ fn fill(gaps: &mut Vec<Gap>, counter: u64) {
     }
 }
 
+/// Forgets the oldest of too many gaps; whether there were.
+fn shorten(gaps: &mut Vec<Gap>) -> bool {
+    let more = gaps.len().saturating_sub(GAPS_MAX);
+    gaps.drain(..more);
+    more > 0
+}
+
 /// Takes all counters up to `settled` out of the gaps; whether there were any.
 fn cut(gaps: &mut Vec<Gap>, settled: u64) -> bool {
     let there_were = gaps.iter().any(|(first, _)| *first <= settled);
@@ -336,6 +350,19 @@ mod tests {
         fill(&mut gaps, 100);
 
         assert_eq!(gaps, [(5, 5)]);
+    }
+
+    #[test]
+    fn an_author_that_fills_its_gaps_from_the_middle_does_not_make_the_list_longer() {
+        let mut gaps = vec![(1, 1_000)];
+
+        let told = (1..=500).filter(|n| {
+            fill(&mut gaps, 2 * n);
+            shorten(&mut gaps)
+        });
+
+        assert_eq!(told.count(), 500 - GAPS_MAX);
+        assert_eq!(gaps.len(), GAPS_MAX);
     }
 
     #[test]

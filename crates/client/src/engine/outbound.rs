@@ -208,7 +208,7 @@ impl Core {
         Ok(())
     }
 
-    fn bind(&mut self, group: &GroupId) -> Result<(), ClientError> {
+    pub(super) fn bind(&mut self, group: &GroupId) -> Result<(), ClientError> {
         let Ok(view) = self.chat.group(group) else {
             return Ok(());
         };
@@ -279,8 +279,8 @@ impl Core {
     }
 
     pub(super) fn may_send(&self, group: &GroupId) -> bool {
-        self.conversations
-            .get(group)
-            .is_some_and(|one| one.stage == Stage::Active && one.request.is_none() && one.ready)
+        self.conversations.get(group).is_some_and(|one| {
+            one.stage == Stage::Active && one.request.is_none() && one.ready && !one.rejoin
+        })
     }
 }

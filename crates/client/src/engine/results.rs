@@ -4,7 +4,7 @@ use bytes::Bytes;
 use commucat_proto::error::Title;
 use commucat_proto::frame::directory::DirectoryResult;
 use commucat_proto::frame::error::Problem;
-use commucat_proto::frame::fetch::FetchResult;
+use commucat_proto::frame::fetch::{FetchResult, Want};
 use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_package::{ClaimResult, PackageCount};
 use commucat_proto::frame::key_update::KeyUpdateResult;
@@ -13,7 +13,7 @@ use commucat_proto::wire::Cbor as _;
 
 use super::core::{Core, chat_error};
 use super::model::{Kind, Stage};
-use super::online::{Binding, Purpose};
+use super::online::{Binding, Purpose, Rejoining};
 use super::tables;
 use crate::chat::{Agreement, ChatError, Claimed, Intent};
 use crate::error::ClientError;
@@ -62,6 +62,10 @@ impl Core {
                 let fetched: FetchResult = Self::read_result(result)?;
                 self.on_rejoin(&group, &fetched)
             }
+            Purpose::Later(group) => {
+                let fetched: FetchResult = Self::read_result(result)?;
+                self.on_later(&group, fetched)
+            }
             Purpose::Compare(group) => {
                 let fetched: FetchResult = Self::read_result(result)?;
                 self.on_compare(&group, &fetched)
@@ -103,6 +107,7 @@ impl Core {
             | Purpose::Commit(group)
             | Purpose::Log(group)
             | Purpose::Rejoin(group)
+            | Purpose::Later(group)
             | Purpose::Compare(group) => group,
             Purpose::Join(_)
             | Purpose::Welcome(_)
@@ -252,8 +257,60 @@ impl Core {
         Ok(())
     }
 
+    /// GroupInfos came: what happened since the one that opens says whether it leads back.
     fn on_rejoin(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
-        match self.chat.rejoin(group, fetched.head, &infos(fetched)) {
+        let infos = infos(fetched);
+        let at = match self.chat.rejoin_at(group, &infos) {
+            Ok(at) => at,
+            Err(error) => return self.cannot_rejoin(group, error),
+        };
+        let rejoining = Rejoining {
+            head: fetched.head,
+            infos,
+            later: Vec::new(),
+        };
+        if at >= fetched.head {
+            return self.rejoin(group, &rejoining);
+        }
+        if let Some(online) = &mut self.online {
+            online.rejoining.insert(*group, rejoining);
+        }
+        self.fetch_later(group, at.saturating_add(1))
+    }
+
+    fn fetch_later(&mut self, group: &GroupId, from: u64) -> Result<(), ClientError> {
+        let want = Want {
+            entries: true,
+            ..Want::default()
+        };
+        self.fetch(group, from, want, Purpose::Later(*group))
+    }
+
+    fn on_later(&mut self, group: &GroupId, fetched: FetchResult) -> Result<(), ClientError> {
+        let known = self
+            .online
+            .as_mut()
+            .and_then(|online| online.rejoining.remove(group));
+        // If the log has moved on, it all begins again with newer GroupInfos.
+        let Some(mut rejoining) = known.filter(|known| known.head == fetched.head) else {
+            return Ok(());
+        };
+        let last = fetched.entries.last().map(|entry| entry.position);
+        rejoining.later.extend(fetched.entries);
+        match last {
+            Some(last) if last < rejoining.head => {
+                if let Some(online) = &mut self.online {
+                    online.rejoining.insert(*group, rejoining);
+                }
+                self.fetch_later(group, last.saturating_add(1))
+            }
+            Some(_) | None => self.rejoin(group, &rejoining),
+        }
+    }
+
+    fn rejoin(&mut self, group: &GroupId, rejoining: &Rejoining) -> Result<(), ClientError> {
+        let Rejoining { head, infos, later } = rejoining;
+        match self.chat.rejoin(group, *head, infos, later) {
             Ok(_submission) => {
                 // The commit leads past whatever is missing.
                 self.change(group, |one| {
@@ -263,12 +320,16 @@ impl Core {
                 self.intents.insert(*group);
                 Ok(())
             }
-            Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
-            Err(error) => {
-                tracing::warn!(%error, "this device cannot find back into a group");
-                self.leave(group)
-            }
+            Err(error) => self.cannot_rejoin(group, error),
         }
+    }
+
+    fn cannot_rejoin(&mut self, group: &GroupId, error: ChatError) -> Result<(), ClientError> {
+        if matches!(error, ChatError::Store(_)) {
+            return Err(chat_error(error));
+        }
+        tracing::warn!(%error, "this device cannot find back into a group");
+        self.leave(group, Change::Lost)
     }
 
     fn on_compare(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
@@ -322,6 +383,7 @@ impl Core {
             | Purpose::Reference(group)
             | Purpose::Log(group)
             | Purpose::Rejoin(group)
+            | Purpose::Later(group)
             | Purpose::Compare(group) => {
                 if problem.title == Title::NotFound && self.is_active(&group) {
                     return self.not_found(&group);

@@ -58,7 +58,8 @@ impl Core {
             .filter(|one| one.from == from)
             .map(|one| one.conversation)
             .collect();
-        all.iter().try_for_each(|group| self.leave(group))
+        all.iter()
+            .try_for_each(|group| self.leave(group, Change::Left))
     }
 
     fn accept(&mut self, from: &AccountId, petname: String) -> Result<(), ClientError> {

@@ -1,5 +1,6 @@
 //! The engine against a server in memory: no network, no time but the test's.
 
+mod apart;
 mod order;
 mod world;
 
@@ -444,29 +445,6 @@ fn a_recovered_account_is_added_again_and_its_lost_devices_are_removed() {
 
     assert_eq!(world.texts("found"), ["you are back"]);
     assert_eq!(world.texts("bob"), ["first"]);
-}
-
-#[test]
-fn a_device_that_was_away_longer_than_the_log_is_kept_rejoins() {
-    let mut world = two();
-    world.talk("alice", "bob");
-    world.disconnect("bob");
-    world.link("alice", "tablet");
-    world.settle();
-    world.send("alice", "bob", "nobody will ever read this");
-    world.settle();
-
-    world.forget_logs("bob");
-    world.connect("bob");
-    world.settle();
-    world.send("alice", "bob", "welcome back");
-    world.send("bob", "alice", "here again");
-    // The message that was lost with the log is waited for, for a while.
-    world.settle_for(3_000);
-
-    assert_eq!(world.texts("bob"), ["first", "welcome back"]);
-    assert_eq!(world.texts("alice"), ["here again"]);
-    assert_eq!(world.texts("tablet"), ["here again"]);
 }
 
 #[test]

@@ -188,6 +188,7 @@ const fn change_word(change: Change) -> &'static str {
         Change::Members => "members",
         Change::Settings => "settings",
         Change::Left => "left",
+        Change::Lost => "lost",
         Change::Closed => "closed",
         _ => "other",
     }
@@ -209,10 +210,16 @@ fn event_text(event: &Event) -> Option<String> {
             "(some messages are missing: they waited too long or did not fit)".to_owned()
         }
         Event::Fork { .. } => {
-            "WARNING: the server shows the members of a group different histories; start a new \
+            "WARNING: a group may be split: its members do not see the same history; start a new \
              group with the same people"
                 .to_owned()
         }
+        Event::Conversation {
+            change: Change::Lost,
+            ..
+        } => "(this device was away for too long and is out of a group: ask a member to add it \
+              again)"
+            .to_owned(),
         Event::Undelivered { reason, .. } => {
             format!(
                 "(a message did not reach everybody: {})",

@@ -18,6 +18,15 @@ pub(super) struct Now<'a> {
     pub(super) own: Handle,
 }
 
+impl Now<'_> {
+    fn own_role(&self) -> Role {
+        let accounts = self.leaves.iter().map(|leaf| &leaf.device.account);
+        let standing = Standing::new(&self.context.roles, accounts);
+        let own = self.leaves.iter().find(|leaf| leaf.handle == self.own);
+        own.map_or(Role::Member, |own| standing.role(&own.device.account))
+    }
+}
+
 /// What a commit will do.
 pub(super) struct Plan {
     pub(super) add: Vec<(KeyPackage, FanoutEntry)>,
@@ -101,12 +110,20 @@ impl Plan {
             .filter(|leaf| wanted(leaf))
             .map(|leaf| (leaf.index, leaf.handle))
             .collect();
-        if !self.remove.is_empty() {
-            self.context = Some(Context {
-                group_key: Secret::random(),
-                ..now.context.clone()
-            });
+        if self.remove.is_empty() {
+            return;
         }
+        let mut context = Context {
+            group_key: Secret::random(),
+            ..now.context.clone()
+        };
+        // Whoever is removed knows the join key: with it, entries could be put into the log still.
+        if context.join_key.is_some() && now.own_role() >= Role::Admin {
+            let seed = Secret::random();
+            context.join_key = Some(keys::public(&seed));
+            self.join_seed = Some(Some(seed));
+        }
+        self.context = Some(context);
     }
 
     fn naming(&mut self, now: &Now<'_>, account: &AccountKey, role: Role) {

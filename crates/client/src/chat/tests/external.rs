@@ -1,7 +1,8 @@
 //! External commits: rejoining, joining by link, split groups.
 
+use commucat_proto::frame::fanout::Change;
 use commucat_proto::frame::key_update::LogEntry;
-use commucat_proto::id::{GroupKey, JoinSeed};
+use commucat_proto::id::{GroupKey, JoinKey, JoinSeed};
 use commucat_proto::link::JoinLink;
 
 use super::*;
@@ -45,7 +46,10 @@ fn a_device_rejoins_after_it_lost_track() {
     let counter = world.devices[3].text(&group, "before").1;
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
 
-    let submission = world.devices[3].chat.rejoin(&group, head, &infos).unwrap();
+    let submission = world.devices[3]
+        .chat
+        .rejoin(&group, head, &infos, &[])
+        .unwrap();
     world.devices[3].commit();
     world.devices[3].reload();
     let position = world.hub.submit(&submission).unwrap();
@@ -69,7 +73,10 @@ fn a_rejoin_that_lost_the_race_is_built_again() {
     let mut world = World::new(Suite::Classical, 3);
     let group = world.group;
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
-    let late = world.devices[2].chat.rejoin(&group, head, &infos).unwrap();
+    let late = world.devices[2]
+        .chat
+        .rejoin(&group, head, &infos, &[])
+        .unwrap();
     world.devices[2].commit();
     world.devices[0].want(&group, Intent::Update);
     world.submit(0).unwrap();
@@ -79,7 +86,10 @@ fn a_rejoin_that_lost_the_race_is_built_again() {
     assert_eq!(world.view(2).pending, None);
     world.assert_agreement();
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
-    let again = world.devices[2].chat.rejoin(&group, head, &infos).unwrap();
+    let again = world.devices[2]
+        .chat
+        .rejoin(&group, head, &infos, &[])
+        .unwrap();
     let position = world.hub.submit(&again).unwrap();
     world.devices[2].chat.accepted(&group, position).unwrap();
     world.devices[2].commit();
@@ -154,6 +164,106 @@ fn a_link_dies_with_a_removal_and_with_the_join_key() {
     assert!(matches!(dead, Err(ChatError::Forbidden)), "{dead:?}");
     assert!(newcomer.chat.group(&group).is_err(), "nothing stays");
     world.assert_agreement();
+}
+
+#[test]
+fn whoever_is_removed_cannot_use_the_join_key_any_more() {
+    let mut world = open_world(3);
+    let known = link(&mut world).seed;
+    let known = JoinKey::new(keys::public(&Secret::new(*known.as_bytes())));
+    assert_eq!(world.hub.join_key, Some(known));
+
+    let account = world.devices[2].account;
+    world.change(0, Intent::RemoveAccount(account));
+
+    let fresh = world.hub.join_key.expect("there is one still");
+    assert_ne!(fresh, known);
+    assert_eq!(
+        world.view(0).join_seed.map(|seed| keys::public(&seed)),
+        Some(*fresh.as_bytes())
+    );
+    world.assert_agreement();
+    let mut newcomer = Device::new(9, 1);
+    let link = link(&mut world);
+    let (head, infos) = (world.hub.head(), world.hub.infos.clone());
+    newcomer
+        .chat
+        .join_by_link(&link, own(&newcomer), head, &infos)
+        .unwrap();
+}
+
+#[test]
+fn a_member_that_removes_the_last_admin_replaces_the_join_key_with_its_next_commit() {
+    let mut world = open_world(3);
+    let known = world.hub.join_key;
+    let admin = world.view(0).handle;
+    world.hub.gone(&admin);
+
+    world.devices[1].want(&world.group, Intent::Remove(vec![admin]));
+    world.submit(1).unwrap();
+    let between = world.hub.join_key;
+    world.submit(1).unwrap();
+    world.settle();
+
+    assert_eq!(between, known);
+    assert_ne!(world.hub.join_key, known);
+    assert!(world.hub.join_key.is_some());
+    world.assert_agreement();
+}
+
+#[test]
+fn a_device_that_missed_a_removal_does_not_follow_a_group_info_from_before_it() {
+    let mut world = World::new(Suite::Classical, 4);
+    let group = world.group;
+    let account = world.devices[3].account;
+    world.devices[0].want(&group, Intent::RemoveAccount(account));
+    let removal = world.submit(0).unwrap();
+    world.devices[0].want(&group, Intent::Update);
+    world.submit(0).unwrap();
+    let (head, infos) = (world.hub.head(), world.hub.infos.clone());
+    let log = world.hub.log.clone();
+
+    let at = world.devices[2].chat.rejoin_at(&group, &infos).unwrap();
+    assert_eq!(at, removal - 1, "the newest that opens");
+    for later in [&log[..], &log[log.len() - 1..], &[]] {
+        let refused = world.devices[2].chat.rejoin(&group, head, &infos, later);
+        assert!(
+            matches!(refused, Err(ChatError::NoGroupInfo)),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn a_device_passes_over_rubbish_in_the_place_of_a_group_info() {
+    let mut world = World::new(Suite::Classical, 3);
+    let group = world.group;
+    let position = world.hub.head() + 1;
+    let last = world.hub.log.last().unwrap().clone();
+    let author = world.view(2).handle;
+    world.hub.log.push(LogEntry {
+        position,
+        author,
+        change: Change::default(),
+        commit: Bytes::from_static(b"rubbish"),
+        ..last
+    });
+    let rubbish = (position, Bytes::from_static(b"rubbish"));
+    world.hub.infos.push(rubbish);
+    let (head, infos) = (world.hub.head(), world.hub.infos.clone());
+
+    let log = world.hub.log.clone();
+    let submission = world.devices[1]
+        .chat
+        .rejoin(&group, head, &infos, &log)
+        .unwrap();
+    let position = world.hub.submit(&submission).unwrap();
+    world.devices[1].chat.accepted(&group, position).unwrap();
+    world.devices[1].commit();
+    world.settle();
+
+    world.assert_agreement();
+    world.assert_reachable(1);
 }
 
 #[test]

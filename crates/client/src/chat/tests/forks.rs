@@ -15,7 +15,7 @@ fn rejoin(world: &mut World, index: usize) {
     let (head, infos) = (world.hub.head(), world.hub.infos.clone());
     let submission = world.devices[index]
         .chat
-        .rejoin(&group, head, &infos)
+        .rejoin(&group, head, &infos, &world.hub.log)
         .unwrap();
     let position = world.hub.submit(&submission).unwrap();
     world.devices[index]

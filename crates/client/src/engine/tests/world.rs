@@ -9,12 +9,14 @@ use commucat_crypto::certificate::List;
 use commucat_crypto::secret::random_bytes;
 use commucat_proto::decoder::{Decoder, Incoming};
 use commucat_proto::error::Title;
-use commucat_proto::frame::ack::{AckDown, CustodyRun, CustodyStatus, FirstAck, SessionLimits};
+use commucat_proto::frame::ack::{
+    AckDown, CustodyRun, CustodyStatus, FirstAck, ForkTag, SessionLimits,
+};
 use commucat_proto::frame::bundle::Bundle;
 use commucat_proto::frame::directory::{Directory, DirectoryResult};
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fanout::FanoutEntry;
-use commucat_proto::frame::fetch::{Fetch, FetchResult, KeptGroupInfo};
+use commucat_proto::frame::fetch::{Fetch, FetchAccess, FetchResult, KeptGroupInfo};
 use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_package::{ClaimResult, ClaimedPackage, KeyPackage, PackageCount};
 use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
@@ -66,6 +68,10 @@ struct Device {
     ignore_acks: bool,
     refuse: Option<Title>,
     drop_next: bool,
+    /// Its next message is damaged on the way.
+    damage_next: bool,
+    /// Fork tags that it reported.
+    tags: Vec<ForkTag>,
     /// Whether custody of the next MSG is told later, and of which one it is to be told.
     holds_custody: bool,
     untold: Option<u32>,
@@ -164,6 +170,8 @@ impl World {
             ignore_acks: false,
             refuse: None,
             drop_next: false,
+            damage_next: false,
+            tags: Vec::new(),
             holds_custody: false,
             untold: None,
         };
@@ -345,7 +353,18 @@ impl World {
                 self.answer(name, &AckDown::done(sequence));
             }
             FromClient::Msg(msg) => self.message(name, (channel, sequence), &msg),
-            FromClient::Ack(ack) => self.acknowledge(name, ack.through.unwrap_or(0)),
+            FromClient::Ack(ack) => {
+                let device = self.devices.get_mut(name).unwrap();
+                for tag in ack.tags {
+                    let is_bound = device.channels.values().any(|group| *group == tag.group);
+                    assert!(
+                        is_bound,
+                        "{name} reports a tag of a group that is not bound"
+                    );
+                    device.tags.push(tag);
+                }
+                self.acknowledge(name, ack.through.unwrap_or(0));
+            }
             FromClient::KeyUpdate(update) => {
                 self.devices.get_mut(name).unwrap().commits += 1;
                 if let Some(held) = &mut self.held {
@@ -414,6 +433,7 @@ impl World {
             return self.refuse(name, sequence, Problem::new(title, ""));
         }
         let dropped = std::mem::take(&mut device.drop_next);
+        let damaged = std::mem::take(&mut device.damage_next);
         let hub = &self.groups[&group];
         if hub.head > msg.position() + 2 {
             self.devices
@@ -423,7 +443,11 @@ impl World {
                 .remove(&channel);
             return self.refuse(name, sequence, Problem::new(Title::EpochOld, ""));
         }
-        let payload = Bytes::from([group.as_bytes().as_slice(), msg.payload()].concat());
+        let mut payload = [group.as_bytes().as_slice(), msg.payload()].concat();
+        if damaged {
+            *payload.last_mut().unwrap() ^= 1;
+        }
+        let payload = Bytes::from(payload);
         if !dropped {
             self.fan_out(&group, Some(name), FrameType::Msg, &payload);
         }
@@ -667,6 +691,12 @@ impl World {
 
     fn fetch(&mut self, name: &str, sequence: u32, fetch: &Fetch) {
         let group = &self.groups[&fetch.group];
+        let FetchAccess::Member { handle, .. } = &fetch.access else {
+            panic!("{name} is no joiner");
+        };
+        if !group.list.iter().any(|entry| entry.handle == *handle) {
+            return self.refuse(name, sequence, Problem::new(Title::NotFound, ""));
+        }
         let mut result = FetchResult {
             head: group.head,
             first_kept: group.first_kept.max(1),

@@ -6,9 +6,12 @@ use bytes::Bytes;
 use commucat_crypto::certificate::List;
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
+use commucat_proto::frame::ack::ForkTag;
+use commucat_proto::frame::fanout::Change;
 use commucat_proto::frame::group_event::{GroupEvent, Reason};
+use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, Domain, GroupId, MessageId};
+use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, MessageId};
 use commucat_proto::wire::Cbor as _;
 use tokio::sync::oneshot;
 
@@ -185,6 +188,85 @@ impl World {
         device
             .queue
             .push_back((FrameType::GroupEvent, gap.encode().into()));
+    }
+
+    /// The group, where there is only one.
+    fn only_group(&self) -> GroupId {
+        let [id] = self.groups.keys().copied().collect::<Vec<_>>()[..] else {
+            panic!("there is not one group");
+        };
+        id
+    }
+
+    fn handle_of(&self, name: &str) -> Handle {
+        let mut entries = self.groups[&self.only_group()].list.iter();
+        let entry = entries.find(|entry| self.refs[&entry.sealed_ref] == name);
+        entry.expect("it is in the list").handle
+    }
+
+    /// An entry comes into the log of the only group, and to everybody.
+    fn post(&mut self, author: Handle, commit: Bytes, change: Change) {
+        let id = self.only_group();
+        let group = self.groups.get_mut(&id).unwrap();
+        group.head += 1;
+        let entry = LogEntry {
+            group: id,
+            position: group.head,
+            commit,
+            change,
+            author,
+            message: MessageId::new([9; 16]),
+        };
+        group.log.push(entry.clone());
+        let payload = Bytes::from(entry.encode());
+        self.fan_out(&id, None, FrameType::KeyUpdate, &payload);
+    }
+
+    /// An entry of the only group, which no member can read, takes a device off the list.
+    pub(in crate::engine::tests) fn strike(&mut self, author: &str, struck: &str) {
+        let (author, struck) = (self.handle_of(author), self.handle_of(struck));
+        let change = Change {
+            remove: vec![struck],
+            ..Change::default()
+        };
+        self.post(author, Bytes::from_static(b"rubbish"), change);
+        let id = self.only_group();
+        let group = self.groups.get_mut(&id).unwrap();
+        group.list.retain(|one| one.handle != struck);
+    }
+
+    /// A device posts the first commit of the only group once more: of an epoch that is over.
+    pub(in crate::engine::tests) fn repeat_entry(&mut self, author: &str) {
+        let commit = self.groups[&self.only_group()].log[0].commit.clone();
+        self.post(self.handle_of(author), commit, Change::default());
+    }
+
+    /// A device has reason to believe that its history is not that of the others.
+    pub(in crate::engine::tests) fn lose_track(&mut self, name: &str) {
+        let id = self.only_group();
+        self.step(name, |core| {
+            core.change(&id, |one| one.rejoin = true);
+            core.awake.insert(id);
+            Ok(())
+        });
+    }
+
+    /// The next message of a device does not arrive as it was sent.
+    pub(in crate::engine::tests) fn damage_next_message(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().damage_next = true;
+    }
+
+    /// Fork tags that a device reported, with their positions.
+    pub(in crate::engine::tests) fn tags(&self, name: &str) -> &[ForkTag] {
+        &self.devices[name].tags
+    }
+
+    /// In how many groups the hub lists a device.
+    pub(in crate::engine::tests) fn listed(&self, name: &str) -> usize {
+        let lists = self.groups.values().map(|group| &group.list);
+        lists
+            .filter(|list| list.iter().any(|one| self.refs[&one.sealed_ref] == name))
+            .count()
     }
 
     pub(in crate::engine::tests) fn hide_lists(&mut self, hide: bool) {

@@ -1,0 +1,187 @@
+//! Devices that fell behind, were struck off a list, or see another history than the others.
+
+use commucat_proto::frame::msg::Msg;
+
+use super::two;
+use super::world::World;
+use crate::client::Command;
+use crate::event::{Change, Event};
+
+fn changes(world: &World, name: &str, wanted: Change) -> usize {
+    let is_it =
+        |event: &&Event| matches!(event, Event::Conversation { change, .. } if *change == wanted);
+    world.events(name).iter().filter(is_it).count()
+}
+
+fn forks(world: &World, name: &str) -> usize {
+    let is_fork = |event: &&Event| matches!(event, Event::Fork { .. });
+    world.events(name).iter().filter(is_fork).count()
+}
+
+/// Alice's group of three, of which Bob and Carol only read.
+fn tea() -> World {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.register("carol");
+    let link = world.contact_link("carol");
+    world.add_contact("alice", &link, "carol");
+    let link = world.contact_link("alice");
+    world.add_contact("carol", &link, "alice");
+    let members = vec!["bob".to_owned(), "carol".to_owned()];
+    let name = "tea".to_owned();
+    world.ask("alice", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.settle();
+    world
+}
+
+#[test]
+fn a_device_that_was_away_longer_than_the_log_is_kept_rejoins() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.disconnect("bob");
+    world.link("alice", "tablet");
+    world.settle();
+    world.send("alice", "bob", "nobody will ever read this");
+    world.settle();
+
+    world.forget_logs("bob");
+    world.connect("bob");
+    world.settle();
+    world.send("alice", "bob", "welcome back");
+    world.send("bob", "alice", "here again");
+    // The message that was lost with the log is waited for, for a while.
+    world.settle_for(3_000);
+
+    assert_eq!(world.texts("bob"), ["first", "welcome back"]);
+    assert_eq!(world.texts("alice"), ["here again"]);
+    assert_eq!(world.texts("tablet"), ["here again"]);
+}
+
+#[test]
+fn a_device_that_missed_a_removal_leaves_instead_of_following_what_was_before_it() {
+    let mut world = tea();
+    world.disconnect("bob");
+    let (group, who) = ("tea".to_owned(), "carol".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.settle();
+
+    world.forget_logs("bob");
+    let before = world.listed("bob");
+    world.connect("bob");
+    world.settle();
+
+    assert_eq!(changes(&world, "bob", Change::Lost), 1);
+    assert_eq!(world.listed("bob"), before - 1, "it left for good");
+    world.send("alice", "bob", "still there");
+    world.settle();
+    assert_eq!(world.texts("bob").last().unwrap(), "still there");
+}
+
+#[test]
+fn what_was_under_way_at_a_rejoin_is_sealed_in_the_history_of_the_others() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.drop_next_message("bob");
+    world.hold_custody("bob");
+    world.send("bob", "alice", "nobody can open it");
+    world.settle();
+    let sealed = world.sent_by("bob").pop().unwrap();
+
+    world.lose_track("bob");
+    world.settle();
+    // The answer to the old ciphertext comes when the new one is sent already.
+    world.tell_custody("bob");
+    world.settle();
+
+    let id = Msg::decode(&sealed).unwrap().message();
+    let of_it = |payload: &bytes::Bytes| Msg::decode(payload).unwrap().message() == id;
+    assert_eq!(world.sent_by("bob").into_iter().filter(of_it).count(), 2);
+    assert_eq!(world.texts("alice"), ["nobody can open it"]);
+    assert_eq!(world.outbox("bob"), 0);
+}
+
+#[test]
+fn what_was_sent_while_the_others_may_have_gone_on_is_sealed_again_at_a_rejoin() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.repeat_entry("alice");
+    world.settle();
+    world.drop_next_message("bob");
+    world.send("bob", "alice", "nobody can open it");
+    world.settle();
+    let (before, outbox) = (world.texts("alice"), world.outbox("bob"));
+
+    world.lose_track("bob");
+    world.settle();
+    world.send("bob", "alice", "after it");
+    world.settle();
+
+    assert_eq!((before, outbox), (Vec::new(), 0));
+    assert_eq!(world.texts("alice"), ["nobody can open it", "after it"]);
+}
+
+#[test]
+fn a_device_that_only_reads_reports_fork_tags() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.disconnect("bob");
+    world.connect("bob");
+    world.settle();
+    let before = world.tags("bob").len();
+
+    world.link("alice", "tablet");
+    world.settle();
+
+    assert!(world.sent_by("bob").is_empty());
+    let reported = world.tags("bob")[before..].to_vec();
+    assert!(!reported.is_empty());
+    for tag in reported {
+        assert!(world.tags("alice").contains(&tag), "{tag:?}");
+    }
+}
+
+#[test]
+fn whoever_has_not_decided_about_a_stranger_reports_no_tags() {
+    let mut world = two();
+    world.send("alice", "bob", "hi");
+    world.settle();
+
+    world.link("alice", "tablet");
+    world.settle();
+
+    assert!(world.tags("bob").is_empty());
+    assert!(!world.tags("alice").is_empty());
+}
+
+#[test]
+fn a_device_that_an_unreadable_entry_struck_off_the_list_finds_out() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    let commits = world.commits("alice");
+
+    world.strike("alice", "bob");
+    world.settle_for(10_000);
+
+    assert_eq!(changes(&world, "bob", Change::Left), 1);
+    assert_eq!(world.commits("alice"), commits + 1, "the leaf goes too");
+    assert_eq!(changes(&world, "alice", Change::Left), 0);
+}
+
+#[test]
+fn a_message_that_does_not_open_is_told_once_as_a_split() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    for text in ["one", "two"] {
+        world.damage_next_message("alice");
+        world.send("alice", "bob", text);
+        world.settle();
+    }
+
+    assert_eq!(forks(&world, "bob"), 1);
+    assert_eq!(world.texts("bob"), ["first"]);
+}
