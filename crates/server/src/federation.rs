@@ -48,6 +48,7 @@ pub(crate) fn client(
     )?;
     let domain = config.server.domain.clone();
     let book = Book::new(domain, policy, store, connector);
+    let book = book.with_endpoints(&config.federation.peers);
     Ok(PeerClient::new(book, keys, (metrics, buckets)))
 }
 

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use commucat_config::NamedPeer;
 use commucat_crypto::server_keys::Pin;
 use commucat_federation::discovery::{self, DiscoveryError, WELL_KNOWN_PATH};
 use commucat_federation::peer::PREVIOUS_KEY_ACCEPTED;
@@ -69,6 +70,8 @@ pub(super) struct Book {
     policy: Policy,
     store: Store,
     connector: Connector,
+    /// Endpoints of the configuration: what a domain's document says does not take their place.
+    named: HashMap<Domain, Domain>,
     /// Until when a domain is not looked at.
     failed: Mutex<HashMap<Domain, Instant>>,
     /// When a known domain was last looked at anew.
@@ -92,12 +95,21 @@ impl Book {
             policy,
             store,
             connector,
+            named: HashMap::new(),
             failed: Mutex::default(),
             connections: Mutex::default(),
             renewed: Mutex::default(),
             looking: Default::default(),
             hasher: RandomState::new(),
         }
+    }
+
+    /// With the endpoints that the configuration names.
+    pub(super) fn with_endpoints(mut self, named: &[NamedPeer]) -> Self {
+        let named = named.iter();
+        let named = named.filter_map(|peer| Some((peer.domain.clone(), peer.endpoint.clone()?)));
+        self.named = named.collect();
+        self
     }
 
     pub(super) const fn own(&self) -> &Domain {
@@ -112,12 +124,12 @@ impl Book {
     pub(super) async fn find(&self, domain: &Domain) -> Result<Known, FindError> {
         let record = self.store.peer(domain).await?;
         self.admit(domain, record.as_ref()).await?;
-        if let Some(known) = record.as_ref().and_then(known) {
+        if let Some(known) = record.as_ref().and_then(|record| self.known(record)) {
             return Ok(known);
         }
         let _looking = self.turn(domain).await;
         let record = self.store.peer(domain).await?;
-        match record.as_ref().and_then(known) {
+        match record.as_ref().and_then(|record| self.known(record)) {
             Some(known) => Ok(known),
             None => self.look(domain, record).await,
         }
@@ -236,7 +248,8 @@ impl Book {
                 }
             }
         };
-        record.as_ref().and_then(known).ok_or(FindError::Refused)
+        let known = record.as_ref().and_then(|record| self.known(record));
+        known.ok_or(FindError::Refused)
     }
 
     /// A connection to the domain: the one that is open, else a new one.
@@ -260,6 +273,19 @@ impl Book {
         Ok(connection)
     }
 
+    fn known(&self, record: &PeerRecord) -> Option<Known> {
+        let keys = PeerKeys::new(record.key?);
+        let keys = match record.previous {
+            Some(previous) => keys.with_previous(previous.key, previous.until),
+            None => keys,
+        };
+        let named = self.named.get(&record.domain);
+        Some(Known {
+            keys,
+            endpoint: named.or(record.endpoint.as_ref())?.clone(),
+        })
+    }
+
     /// The operator changed what is known of a domain.
     pub(super) fn changed(&self, domain: &Domain) {
         self.failed.lock().remove(domain);
@@ -270,18 +296,6 @@ impl Book {
     pub(super) fn forget(&self, domain: &Domain) {
         self.connections.lock().remove(domain);
     }
-}
-
-fn known(record: &PeerRecord) -> Option<Known> {
-    let keys = PeerKeys::new(record.key?);
-    let keys = match record.previous {
-        Some(previous) => keys.with_previous(previous.key, previous.until),
-        None => keys,
-    };
-    Some(Known {
-        keys,
-        endpoint: record.endpoint.clone()?,
-    })
 }
 
 pub(super) fn url(host: &Domain, path: &str) -> String {
