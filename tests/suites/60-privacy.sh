@@ -1,4 +1,4 @@
-about="canaries through every flow, then a search of all that the server keeps, on both stores, on three nodes and over three domains; options for one run: --backend sqlite|postgres, --nodes N, --domains"
+about="canaries through every flow, then a search of all that the server keeps, on both stores, on three nodes, and over domains, with all that these tell each other; options for one run: --backend sqlite|postgres, --nodes N, --domains"
 packages=("${SERVICES[@]}")
 
 run() {

@@ -19,12 +19,10 @@ use commucat_proto::well_known::{RegistrationPolicy, WellKnown};
 use commucat_proto::wire::Cbor;
 use commucat_testkit::server::{Server, http};
 use h2::server::SendResponse;
-use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -114,7 +112,9 @@ impl Peer {
             secret: Arc::new(DomainSecret::generate()),
             _guard: Arc::new(stop.clone().drop_guard()),
         };
-        let acceptor = acceptor(friend)?;
+        let chain = CertificateDer::pem_file_iter(friend.certificate_file())?;
+        let key = PrivateKeyDer::from_pem_file(friend.certificate_key_file())?;
+        let acceptor = http::acceptor(chain.collect::<Result<_, _>>()?, key)?;
         let speaker = Arc::new(Speaker {
             domain: peer.domain.clone(),
             secret: Arc::clone(&peer.secret),
@@ -372,17 +372,4 @@ impl Speaker {
             Reply::Bent(key) => resigned(Purpose::FederationAnswer, &self.secret, Some(key))?,
         })
     }
-}
-
-fn acceptor(friend: &Server) -> Result<TlsAcceptor> {
-    let chain =
-        CertificateDer::pem_file_iter(friend.certificate_file())?.collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(friend.certificate_key_file())?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -1,5 +1,5 @@
-//! A group over three domains: what its hub and a follower keep of each other's people, which is what
-//! CCP-1 section 8.5 says that they learn, and nothing else.
+//! A group over domains: what its hub and a follower keep of each other's people, and what all
+//! tell each other, which is what CCP-1 section 8.5 says that they learn, and nothing else.
 
 use std::fs;
 use std::path::Path;
@@ -8,23 +8,47 @@ use anyhow::{Context as _, Result, ensure};
 use commucat_client::{Client, Tick};
 use commucat_proto::id::GroupId;
 use commucat_testkit::canary::{Allowed, Canary, Hit, Kind, Place, Searcher};
+use commucat_testkit::cddl::Schema;
 use commucat_testkit::people::{self, told};
 use commucat_testkit::server::{Options, Server};
+use commucat_testkit::tap::Tap;
 
+use crate::crossing::{self, Way, What, holds};
 use crate::flows::{self, WAIT, hex};
+use crate::learned::{Secret, Secrets};
 use crate::names::Names;
 use crate::places;
 
-/// The hub with alice and carol, the follower with bob and his two devices, and a third with dave, of
-/// which the follower learns nothing.
+/// Entries that a queue of the follower takes, of which one group may have a quarter.
+const QUEUE: usize = 128;
+
+/// Who has to do with whom, by the numbers of the servers.
+const TALKS: [(usize, usize); 8] = [
+    (0, 1),
+    (0, 2),
+    (0, 3),
+    (1, 0),
+    (1, 3),
+    (2, 0),
+    (3, 0),
+    (3, 1),
+];
+
+/// The hub with alice and carol, the follower with bob and his two devices, a third with dave, of which
+/// the follower learns nothing, and a fourth with erin, whom bob brings. They hear each other through
+/// taps only.
 struct World {
     hub: Server,
     follower: Server,
-    third: Server,
+    _third: Server,
+    fourth: Server,
     alice: Client,
     carol: Client,
     bob: Client,
     dave: Client,
+    erin: Client,
+    /// Before the servers, in their order.
+    taps: [Tap; 4],
 }
 
 /// Ids of one device, which only its home may know, and what it is called here.
@@ -35,11 +59,12 @@ struct Known {
     device: String,
 }
 
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Home {
     Hub,
     Follower,
     Third,
+    Fourth,
 }
 
 /// Plays, searches, and counts.
@@ -48,9 +73,11 @@ pub(crate) async fn run() -> Result<(String, Vec<Hit>)> {
     let names = Names::new()?;
     let mut world = World::start(directory.path()).await?;
     let group = world.meet(&names).await?;
+    let lost = world.bring_and_lose(&names, &group).await;
+    lost.context("a guest")?;
     let (at_hub, at_follower) = world.part_by_part(&names, &group, directory.path()).await?;
     let known = world.known().await?;
-    let third = world.third.domain();
+    let third = world.tap(Home::Third).domain();
 
     let mut hits = Vec::new();
     let mut count = 0;
@@ -75,10 +102,13 @@ pub(crate) async fn run() -> Result<(String, Vec<Hit>)> {
         count += searcher.canaries();
         hits.extend(places.iter().flat_map(|place| searcher.hits(place)));
     }
+    let (crossed, of_crossings, told) = world.crossed(&names, &known, &group)?;
+    hits.extend(of_crossings);
     hits.sort_unstable();
     let places = at_hub.len() + at_follower.len();
     let line = format!(
-        "privacy of domains: {count} canaries, {places} places, {} hits",
+        "privacy of domains: {count} canaries in {places} places, {told} in {crossed} events, answers \
+         and heads that crossed, {} hits",
         hits.len()
     );
     Ok((line, hits))
@@ -108,7 +138,7 @@ fn canaries(
     all.push(Canary::bytes("group id", Allowed::Store, group));
     let allowed = match home {
         Home::Hub => Allowed::Store,
-        Home::Follower | Home::Third => Allowed::Nowhere,
+        Home::Follower | Home::Third | Home::Fourth => Allowed::Nowhere,
     };
     all.push(Canary::text("a third domain", allowed, third));
     all
@@ -117,22 +147,34 @@ fn canaries(
 impl World {
     async fn start(directory: &Path) -> Result<Self> {
         let ca = directory.join("ca.pem");
-        fs::write(&ca, "")?;
+        let [hub, follower, third, fourth] = [Tap::bind(), Tap::bind(), Tap::bind(), Tap::bind()];
+        let mut taps = [hub.await?, follower.await?, third.await?, fourth.await?];
+        // No server's own certificate is in it: what no tap hears does not cross.
+        let trusted: String = taps.iter().map(Tap::certificate).collect();
+        fs::write(&ca, trusted)?;
+        let domains: Vec<_> = taps.iter().map(Tap::domain).collect();
         let mut servers = Vec::new();
-        let mut certificates = String::new();
-        for _ in 0..3 {
-            let options = Options::default().for_load().federated(&ca);
-            let mut server = Server::start(options.set("server.log", "trace")).await?;
-            certificates.push_str(&fs::read_to_string(server.certificate_file())?);
+        for (own, tap) in taps.iter_mut().enumerate() {
+            let others = domains.iter().enumerate();
+            let others = others.filter(|(other, _)| TALKS.contains(&(own, *other)));
+            let peers = others.map(|(_, domain)| format!("{domain},{domain}"));
+            let options = Options::default()
+                .for_load()
+                .trusting(&ca)
+                .set("server.log", "trace")
+                .set("server.domain", &tap.domain())
+                .set("federation.peers", &peers.collect::<Vec<_>>().join(";"))
+                .set("limits.queue_entries", &QUEUE.to_string());
+            let mut server = Server::start(options).await?;
             server.terminate().await?;
+            // For people; domains are told another by the configuration.
+            server.set("server.endpoint", &format!("localhost:{}", server.port()));
+            server.restart().await?;
+            tap.run(server.port())?;
             servers.push(server);
         }
-        fs::write(&ca, certificates)?;
-        for server in &mut servers {
-            server.restart().await?;
-        }
-        let Ok([hub, follower, third]) = <[Server; 3]>::try_from(servers) else {
-            anyhow::bail!("three servers");
+        let Ok([hub, follower, third, fourth]) = <[Server; 4]>::try_from(servers) else {
+            anyhow::bail!("four servers");
         };
         let join = async |name: &str, server: &Server| {
             let invite = people::invite(server, 1).await?;
@@ -146,9 +188,12 @@ impl World {
             carol: join("carol", &hub).await?,
             bob: join("bob", &follower).await?,
             dave: join("dave", &third).await?,
+            erin: join("erin", &fourth).await?,
+            taps,
             hub,
             follower,
-            third,
+            _third: third,
+            fourth,
         })
     }
 
@@ -184,6 +229,41 @@ impl World {
         Ok(group.as_bytes().to_vec())
     }
 
+    const fn tap(&self, home: Home) -> &Tap {
+        let [hub, follower, third, fourth] = &self.taps;
+        match home {
+            Home::Hub => hub,
+            Home::Follower => follower,
+            Home::Third => third,
+            Home::Fourth => fourth,
+        }
+    }
+
+    /// Bob brings erin, of a domain that is not the hub's; her home's operator revokes her device, and
+    /// bob is told that she has gone.
+    async fn bring_and_lose(&self, names: &Names, group: &[u8]) -> Result<()> {
+        let room = data_encoding::HEXLOWER.encode(group);
+        let erin = self.erin.me().await.map_err(told)?;
+        let added = self.bob.add_contact(&erin.contact_link, &names.guest).await;
+        added.map_err(told)?;
+        self.bob.invite(&room, &names.guest).await.map_err(told)?;
+        let group = GroupId::parse(group)?;
+        flows::inside(&self.erin, &group).await?;
+        write(&self.erin, &room, names.text(7)).await?;
+        flows::arrived(&self.bob, &group, names.text(7)).await?;
+        let args = ["device", "revoke", erin.device.as_str(), "--yes"];
+        let revoked = self.fourth.cli(&args).await?;
+        ensure!(revoked.status.success(), "a device is not revoked");
+        write(&self.bob, &room, names.text(8)).await?;
+        for (home, what) in [(Home::Follower, What::Return), (Home::Third, What::Notice)] {
+            let seen = self.tap(home).until(what.name(), |seen| {
+                seen.iter().any(|exchange| holds(exchange, what))
+            });
+            seen.await?;
+        }
+        Ok(())
+    }
+
     /// Each side writes while the other is dead, so that what was to be sent lies in its outbox, as it
     /// would have gone over the wire; what hub and follower keep then and at the end.
     async fn part_by_part(
@@ -204,7 +284,8 @@ impl World {
         at_follower.extend(places::of(&self.follower, "while the hub is dead").await?);
         self.hub.restart().await?;
         flows::arrived(&self.alice, &group, names.text(5)).await?;
-        at_follower.extend(self.away(&group, names.text(6), directory).await?);
+        let away = self.away(&group, names.text(6), directory).await;
+        at_follower.extend(away.context("bob is away")?);
         for (server, places) in [
             (&mut self.hub, &mut at_hub),
             (&mut self.follower, &mut at_follower),
@@ -217,7 +298,8 @@ impl World {
         Ok((at_hub, at_follower))
     }
 
-    /// Bob's devices are away, so that something waits for them; what the follower keeps then.
+    /// Bob's devices are away, so that something waits for them, and in the end more than there is room
+    /// for: he has to ask the hub what he missed. What the follower keeps then.
     async fn away(&mut self, group: &GroupId, text: &str, directory: &Path) -> Result<Vec<Place>> {
         let second = people::link(&self.bob, &people::settings(directory, "bob-2")).await?;
         second.shutdown().await;
@@ -226,10 +308,70 @@ impl World {
         write(&self.carol, &hex(group), text).await?;
         flows::arrived(&self.dave, group, text).await?;
         let places = places::of(&self.follower, "while a text waits").await?;
+        for _ in 0..QUEUE / 3 {
+            self.dave.send(&hex(group), text).await.map_err(told)?;
+        }
+        let refused = self.tap(Home::Third).until("a refusal", |seen| {
+            seen.iter().any(|exchange| holds(exchange, What::Return))
+        });
+        refused.await?;
         let opened = Client::open(people::settings(directory, "bob")).await;
         self.bob = opened.map_err(told)?;
         flows::arrived(&self.bob, group, text).await?;
+        let asked = self.tap(Home::Hub).until("a look into the log", |seen| {
+            seen.iter().any(|exchange| holds(exchange, What::Log))
+        });
+        asked.await?;
         Ok(places)
+    }
+
+    /// What crossed, each thing held against the schema, and searched: how many things, what was where
+    /// it may not be, and how many secrets were looked for.
+    fn crossed(
+        &self,
+        names: &Names,
+        known: &[Known],
+        group: &[u8],
+    ) -> Result<(usize, Vec<Hit>, usize)> {
+        let schema = Schema::ccp1()?;
+        let mut secrets = Secrets::of_words(names.canaries());
+        let mut crossings = Vec::new();
+        for home in [Home::Hub, Home::Follower, Home::Third, Home::Fourth] {
+            let domain = self.tap(home).domain();
+            for exchange in self.tap(home).seen() {
+                crossings.extend(crossing::read(&exchange, &domain, &schema)?);
+            }
+            secrets.text(
+                &format!("domain {home:?}"),
+                Secret::Domain(domain.clone()),
+                &domain,
+            );
+        }
+        for one in known {
+            let home = self.tap(one.home).domain();
+            let name = format!("account id of {}", one.name);
+            secrets.text(&name, Secret::Account(home.clone()), &one.account);
+            let name = format!("device id of {}", one.name);
+            secrets.text(&name, Secret::Device(home), &one.device);
+        }
+        secrets.bytes("group id", Secret::Group, group);
+        secrets.learn(&crossings)?;
+        for what in What::PLAYED {
+            let mut ways: Vec<_> = crossings
+                .iter()
+                .filter(|one| one.what == what)
+                .map(|one| one.way)
+                .collect();
+            ways.sort_unstable();
+            ways.dedup();
+            ensure!(
+                ways == [Way::Asked, Way::Answered],
+                "nobody heard {} and its answer",
+                what.name()
+            );
+        }
+        let (hits, told) = secrets.search(&crossings)?;
+        Ok((crossings.len(), hits, told))
     }
 
     async fn known(&self) -> Result<Vec<Known>> {
@@ -239,6 +381,7 @@ impl World {
             ("carol", Home::Hub, &self.carol),
             ("bob", Home::Follower, &self.bob),
             ("dave", Home::Third, &self.dave),
+            ("erin", Home::Fourth, &self.erin),
         ] {
             let me = client.me().await.map_err(told)?;
             known.push(Known {

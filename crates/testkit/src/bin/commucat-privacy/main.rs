@@ -2,8 +2,10 @@
 //! searches whatever it keeps for them, in every form.
 
 mod asker;
+mod crossing;
 mod domains;
 mod flows;
+mod learned;
 mod names;
 mod places;
 mod watch;
@@ -39,8 +41,8 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     nodes: usize,
 
-    /// Instead of one domain, a group over three: what its hub and a follower keep of each other's
-    /// people
+    /// Instead of one domain, a group over several: what its hub and a follower keep of each other's
+    /// people, and what all of them tell each other
     #[arg(long, conflicts_with_all = ["backend", "nodes", "keep"])]
     domains: bool,
 }

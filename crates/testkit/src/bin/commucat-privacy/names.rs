@@ -11,6 +11,7 @@ pub(crate) struct Names {
     pub(crate) bob: String,
     pub(crate) carol: String,
     pub(crate) stranger: String,
+    pub(crate) guest: String,
     pub(crate) group: String,
     pub(crate) texts: Vec<String>,
     /// What a request over plain HTTP says of its sender.
@@ -32,6 +33,7 @@ impl Names {
             bob: word("bob")?,
             carol: word("carol")?,
             stranger: word("stranger")?,
+            guest: word("guest")?,
             group: word("group")?,
             texts: texts.collect::<Result<_>>()?,
             agent: word("agent")?,
@@ -54,6 +56,7 @@ impl Names {
             ("petname of bob", &self.bob),
             ("petname of carol", &self.carol),
             ("petname of a stranger", &self.stranger),
+            ("petname of a guest", &self.guest),
             ("name of the group", &self.group),
             ("user agent", &self.agent),
             ("host header", &self.host),
