@@ -17,6 +17,7 @@
 #[cfg(test)]
 mod conformance;
 mod error;
+mod lists;
 mod postgres;
 mod sqlite;
 mod store;

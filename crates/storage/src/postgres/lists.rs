@@ -1,6 +1,6 @@
 //! Registration and device lists in PostgreSQL.
 
-use commucat_proto::id::{AccountId, DeviceId, NoiseKey, QueueId};
+use commucat_proto::id::{AccountId, DeviceId, NoiseKey};
 use commucat_proto::time::Timestamp;
 use tokio_postgres::Row;
 
@@ -9,6 +9,7 @@ use super::fault::Fault;
 use super::tx::Tx;
 use super::{Postgres, invites, queues, transact};
 use crate::StoreError;
+use crate::lists::{Known, KnownDevice, Standing};
 use crate::store::devices::{
     Admission, DeviceList, ListChange, ListPut, ListedDevice, Registration,
 };
@@ -33,46 +34,6 @@ impl Postgres {
     }
 }
 
-/// An account as far as its list is concerned. Its row is locked.
-struct Known {
-    row: i64,
-    version: u64,
-    list: Vec<u8>,
-    devices: Vec<KnownDevice>,
-}
-
-struct KnownDevice {
-    row: i64,
-    device: DeviceId,
-    noise_key: NoiseKey,
-    queue_row: i64,
-    queue: QueueId,
-    revoked: bool,
-}
-
-/// How a list stands to the one stored.
-enum Standing {
-    Newer,
-    Same,
-    Older,
-    Equivocation,
-}
-
-impl Known {
-    fn standing(&self, list: &DeviceList) -> Standing {
-        match list.version.cmp(&self.version) {
-            std::cmp::Ordering::Greater => Standing::Newer,
-            std::cmp::Ordering::Less => Standing::Older,
-            std::cmp::Ordering::Equal if self.list == list.signed => Standing::Same,
-            std::cmp::Ordering::Equal => Standing::Equivocation,
-        }
-    }
-
-    fn device(&self, id: &DeviceId) -> Option<&KnownDevice> {
-        self.devices.iter().find(|known| known.device == *id)
-    }
-}
-
 async fn register(
     tx: &Tx,
     list: &DeviceList,
@@ -82,11 +43,10 @@ async fn register(
 ) -> Result<Registration, Fault> {
     let account = AccountId::of_key(&list.account_key);
     let known = load(tx, &account).await?;
-    let shut_out = known
+    let is_revoked = known
         .as_ref()
-        .and_then(|known| known.device(device))
-        .is_some_and(|device| device.revoked);
-    if shut_out || !list.devices.iter().any(|listed| listed.device == *device) {
+        .is_some_and(|known| known.has_revoked(device));
+    if is_revoked || !list.devices.iter().any(|listed| listed.device == *device) {
         return Ok(Registration::NotListed);
     }
     if is_taken(tx, &account, list).await? {
@@ -121,10 +81,7 @@ async fn put(tx: &Tx, list: &DeviceList, by: &DeviceId) -> Result<ListPut, Fault
     let Some(known) = load(tx, &account).await? else {
         return Ok(ListPut::Forbidden);
     };
-    let in_new = list.devices.iter().any(|listed| listed.device == *by);
-    let old = known.device(by);
-    let shut_out = old.is_some_and(|device| device.revoked);
-    if shut_out || (old.is_none() && !in_new) {
+    if !known.may_put(list, by) {
         return Ok(ListPut::Forbidden);
     }
     if is_taken(tx, &account, list).await? {
@@ -220,22 +177,13 @@ async fn open(tx: &Tx, account: &AccountId, list: &DeviceList) -> Result<Known, 
         )
         .await?;
     let row = made.first().ok_or_else(|| Fault::corrupt("answer"))?;
-    Ok(Known {
-        row: row.try_get(0)?,
-        version: 0,
-        list: Vec::new(),
-        devices: Vec::new(),
-    })
+    Ok(Known::opened(row.try_get(0)?))
 }
 
 /// Makes the account what its list says.
 async fn apply(tx: &Tx, known: &Known, list: &DeviceList) -> Result<ListChange, Fault> {
     let mut change = ListChange::default();
-    let left: Vec<&KnownDevice> = known
-        .devices
-        .iter()
-        .filter(|old| list.devices.iter().all(|one| one.device != old.device))
-        .collect();
+    let left: Vec<&KnownDevice> = known.not_in(list).collect();
     if !left.is_empty() {
         let queue_rows: Vec<i64> = left.iter().map(|old| old.queue_row).collect();
         let rows: Vec<i64> = left.iter().map(|old| old.row).collect();

@@ -181,14 +181,7 @@ async fn pin(
     if record.key.is_some() {
         return Ok(Some(record));
     }
-    let record = PeerRecord {
-        key: Some(found.key),
-        serial: found.serial,
-        endpoint: Some(found.endpoint.clone()),
-        first_contact: Some(record.first_contact.unwrap_or_else(|| day_of(now))),
-        last_contact: Some(day_of(now)),
-        ..record
-    };
+    let record = record.met(found, now);
     if is_known {
         put(tx, &record).await?;
     } else {
@@ -203,30 +196,12 @@ async fn follow(
     found: &PeerFound,
     previous_until: Timestamp,
 ) -> Result<PeerFollowed, Fault> {
-    let Some(record) = lock(tx, &from.domain).await? else {
-        return Ok(PeerFollowed::Unknown);
-    };
-    let Some(key) = record.key else {
-        return Ok(PeerFollowed::Unknown);
-    };
-    if record.key != from.key || record.serial != from.serial {
-        return Ok(PeerFollowed::Conflict(record));
+    let stored = lock(tx, &from.domain).await?;
+    let outcome = PeerRecord::followed(stored, from, found, previous_until);
+    if let PeerFollowed::Followed(record) = &outcome {
+        put(tx, record).await?;
     }
-    let previous = if key == found.key {
-        record.previous
-    } else {
-        let until = previous_until;
-        Some(PreviousKey { key, until })
-    };
-    let record = PeerRecord {
-        key: Some(found.key),
-        serial: found.serial,
-        endpoint: Some(found.endpoint.clone()),
-        previous,
-        ..record
-    };
-    put(tx, &record).await?;
-    Ok(PeerFollowed::Followed(record))
+    Ok(outcome)
 }
 
 /// A peer that was not there. If another node was faster, this is a conflict, and the transaction

@@ -1,6 +1,6 @@
 //! Registration and device lists in SQLite.
 
-use commucat_proto::id::{AccountId, DeviceId, NoiseKey, QueueId};
+use commucat_proto::id::{AccountId, DeviceId, NoiseKey};
 use commucat_proto::time::Timestamp;
 use rusqlite::params;
 
@@ -8,6 +8,7 @@ use super::convert::{millis, queue_id, text_id};
 use super::writer::Tx;
 use super::{Sqlite, invites, queues};
 use crate::StoreError;
+use crate::lists::{Known, KnownDevice, Standing};
 use crate::store::devices::{
     Admission, DeviceList, ListChange, ListPut, ListedDevice, Registration,
 };
@@ -35,46 +36,6 @@ impl Sqlite {
     }
 }
 
-/// An account as far as its list is concerned.
-struct Known {
-    row: i64,
-    version: u64,
-    list: Vec<u8>,
-    devices: Vec<KnownDevice>,
-}
-
-struct KnownDevice {
-    row: i64,
-    device: DeviceId,
-    noise_key: NoiseKey,
-    queue_row: i64,
-    queue: QueueId,
-    revoked: bool,
-}
-
-/// How a list stands to the one stored.
-enum Standing {
-    Newer,
-    Same,
-    Older,
-    Equivocation,
-}
-
-impl Known {
-    fn standing(&self, list: &DeviceList) -> Standing {
-        match list.version.cmp(&self.version) {
-            std::cmp::Ordering::Greater => Standing::Newer,
-            std::cmp::Ordering::Less => Standing::Older,
-            std::cmp::Ordering::Equal if self.list == list.signed => Standing::Same,
-            std::cmp::Ordering::Equal => Standing::Equivocation,
-        }
-    }
-
-    fn device(&self, id: &DeviceId) -> Option<&KnownDevice> {
-        self.devices.iter().find(|known| known.device == *id)
-    }
-}
-
 fn register(
     tx: &Tx<'_>,
     list: &DeviceList,
@@ -84,11 +45,10 @@ fn register(
 ) -> Result<Registration, StoreError> {
     let account = AccountId::of_key(&list.account_key);
     let known = load(tx, &account)?;
-    let shut_out = known
+    let is_revoked = known
         .as_ref()
-        .and_then(|known| known.device(device))
-        .is_some_and(|device| device.revoked);
-    if shut_out || !list.devices.iter().any(|listed| listed.device == *device) {
+        .is_some_and(|known| known.has_revoked(device));
+    if is_revoked || !list.devices.iter().any(|listed| listed.device == *device) {
         return Ok(Registration::NotListed);
     }
     if is_taken(tx, &account, list)? {
@@ -123,10 +83,7 @@ fn put(tx: &Tx<'_>, list: &DeviceList, by: &DeviceId) -> Result<ListPut, StoreEr
     let Some(known) = load(tx, &account)? else {
         return Ok(ListPut::Forbidden);
     };
-    let in_new = list.devices.iter().any(|listed| listed.device == *by);
-    let old = known.device(by);
-    let shut_out = old.is_some_and(|device| device.revoked);
-    if shut_out || (old.is_none() && !in_new) {
+    if !known.may_put(list, by) {
         return Ok(ListPut::Forbidden);
     }
     if is_taken(tx, &account, list)? {
@@ -146,10 +103,9 @@ fn load(tx: &Tx<'_>, account: &AccountId) -> Result<Option<Known>, StoreError> {
         [account.as_str()],
         |row| {
             Ok(Known {
-                row: row.get(0)?,
                 version: row.get::<_, i64>(1)?.cast_unsigned(),
                 list: row.get(2)?,
-                devices: Vec::new(),
+                ..Known::opened(row.get(0)?)
             })
         },
     )?;
@@ -201,29 +157,17 @@ fn open(tx: &Tx<'_>, account: &AccountId, list: &DeviceList) -> Result<Known, St
         "INSERT INTO accounts (account, account_key, list_version, list) VALUES (?1, ?2, 0, x'')",
         params![account.as_str(), list.account_key.as_bytes()],
     )?;
-    let row = tx.connection.last_insert_rowid();
-    Ok(Known {
-        row,
-        version: 0,
-        list: Vec::new(),
-        devices: Vec::new(),
-    })
+    Ok(Known::opened(tx.connection.last_insert_rowid()))
 }
 
 /// Makes the account what its list says.
 fn apply(tx: &Tx<'_>, known: &Known, list: &DeviceList) -> Result<ListChange, StoreError> {
     let mut change = ListChange::default();
-    for old in &known.devices {
-        if list
-            .devices
-            .iter()
-            .all(|listed| listed.device != old.device)
-        {
-            queues::revoke(tx, old.queue_row)?;
-            tx.execute("DELETE FROM devices WHERE id = ?1", [old.row])?;
-            if !old.revoked {
-                change.removed.push((old.device.clone(), old.queue));
-            }
+    for old in known.not_in(list) {
+        queues::revoke(tx, old.queue_row)?;
+        tx.execute("DELETE FROM devices WHERE id = ?1", [old.row])?;
+        if !old.revoked {
+            change.removed.push((old.device.clone(), old.queue));
         }
     }
     if list.devices.is_empty() {

@@ -61,14 +61,7 @@ impl Sqlite {
             if record.key.is_some() {
                 return Ok(Some(record));
             }
-            let record = PeerRecord {
-                key: Some(found.key),
-                serial: found.serial,
-                endpoint: Some(found.endpoint.clone()),
-                first_contact: Some(record.first_contact.unwrap_or_else(|| day_of(now))),
-                last_contact: Some(day_of(now)),
-                ..record
-            };
+            let record = record.met(&found, now);
             put(tx, &record)?;
             Ok(Some(record))
         })
@@ -83,30 +76,12 @@ impl Sqlite {
     ) -> Result<PeerFollowed, StoreError> {
         let from = from.clone();
         self.write(move |tx| {
-            let Some(record) = find(tx.connection, &from.domain)? else {
-                return Ok(PeerFollowed::Unknown);
-            };
-            let Some(key) = record.key else {
-                return Ok(PeerFollowed::Unknown);
-            };
-            if record.key != from.key || record.serial != from.serial {
-                return Ok(PeerFollowed::Conflict(record));
+            let stored = find(tx.connection, &from.domain)?;
+            let outcome = PeerRecord::followed(stored, &from, &found, previous_until);
+            if let PeerFollowed::Followed(record) = &outcome {
+                put(tx, record)?;
             }
-            let previous = if key == found.key {
-                record.previous
-            } else {
-                let until = previous_until;
-                Some(PreviousKey { key, until })
-            };
-            let record = PeerRecord {
-                key: Some(found.key),
-                serial: found.serial,
-                endpoint: Some(found.endpoint.clone()),
-                previous,
-                ..record
-            };
-            put(tx, &record)?;
-            Ok(PeerFollowed::Followed(record))
+            Ok(outcome)
         })
         .await
     }

@@ -78,6 +78,48 @@ impl PeerRecord {
             last_contact: None,
         }
     }
+
+    /// The peer with what was found of it at the first contact.
+    pub(crate) fn met(self, found: &PeerFound, now: Timestamp) -> Self {
+        Self {
+            key: Some(found.key),
+            serial: found.serial,
+            endpoint: Some(found.endpoint.clone()),
+            first_contact: Some(self.first_contact.unwrap_or_else(|| day_of(now))),
+            last_contact: Some(day_of(now)),
+            ..self
+        }
+    }
+
+    /// What a change of its keys, found from the state `from`, makes of a stored peer: what is
+    /// `Followed` is to be stored.
+    pub(crate) fn followed(
+        stored: Option<Self>,
+        from: &Self,
+        found: &PeerFound,
+        previous_until: Timestamp,
+    ) -> PeerFollowed {
+        let Some((record, key)) = stored.and_then(|record| record.key.map(|key| (record, key)))
+        else {
+            return PeerFollowed::Unknown;
+        };
+        if record.key != from.key || record.serial != from.serial {
+            return PeerFollowed::Conflict(record);
+        }
+        let previous = if key == found.key {
+            record.previous
+        } else {
+            let until = previous_until;
+            Some(PreviousKey { key, until })
+        };
+        PeerFollowed::Followed(Self {
+            key: Some(found.key),
+            serial: found.serial,
+            endpoint: Some(found.endpoint.clone()),
+            previous,
+            ..record
+        })
+    }
 }
 
 impl fmt::Debug for PeerRecord {
