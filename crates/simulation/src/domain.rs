@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use commucat_crypto::server_keys::DomainSecret;
 use commucat_proto::id::{
-    DedupeKey, Domain as DomainId, DomainKey, GroupId, Handle, QueueId, SealedRef,
+    DedupeKey, Domain as DomainId, DomainKey, GroupId, Handle, MessageId, QueueId, SealedRef,
 };
 use commucat_proto::time::Timestamp;
 use commucat_routing::hub::{Alarm, Entry, Limiter, Rate};
@@ -34,7 +34,6 @@ use self::lanes::Transaction;
 use self::peers::{Flight, PeerState};
 use self::sessions::Session;
 use crate::outside::{Connection, Event, Index, Inside, Outside};
-use crate::plant::Plant;
 use crate::store::{Device, Place, Reference, Store};
 
 /// A part of a ticket that a lane holds.
@@ -218,8 +217,7 @@ impl Domain {
         let process = std::mem::replace(&mut self.process, Process::new());
         for transaction in process.transactions.into_values() {
             if out.random.chance(500) {
-                let range = out.has(Plant::RangeDelete);
-                self.store.write(&transaction.write, range);
+                self.store.write(&transaction.write, out.plant, out.now);
             }
         }
         for connection in process.sessions.into_keys() {
@@ -270,6 +268,34 @@ impl Domain {
                 .lanes
                 .values()
                 .all(|mailbox| mailbox.look().is_settled())
+    }
+
+    /// The job that lets go of what has waited for too long.
+    pub(crate) fn expire(&mut self, out: &mut Outside) {
+        let horizon = out.now.saturating_sub(out.scenario.ttl_ms);
+        for place in self.store.expire(horizon, (out.plant, out.now)) {
+            out.note(|| format!("entries of {place:?} expire"));
+            self.poke(out, place);
+        }
+    }
+
+    /// The job that cuts the logs of groups: of each a few entries are left, and those that are `asked`
+    /// about.
+    pub(crate) fn prune(&mut self, out: &mut Outside, asked: &BTreeSet<MessageId>) {
+        for kept in self.store.groups.values_mut() {
+            let left = out.random.below(3);
+            let mut first = (kept.group.head + 1).saturating_sub(left);
+            let mut asked = kept
+                .log
+                .iter()
+                .filter(|entry| asked.contains(&entry.message));
+            if let Some(entry) = asked.next() {
+                first = first.min(entry.position);
+            }
+            kept.first_kept = kept.first_kept.max(first);
+        }
+        let index = self.index;
+        out.note(|| format!("domain {index} cuts its logs"));
     }
 
     /// Puts memory under pressure: every window is spooled.

@@ -2,7 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use commucat_proto::id::{GroupId, Handle};
+use commucat_proto::frame::FrameType;
+use commucat_proto::frame::group_event::{EventKind, GroupEvent};
+use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::msg::Msg;
+use commucat_proto::id::{GroupId, Handle, MessageId};
+use commucat_proto::wire::Cbor as _;
+use commucat_routing::lane::Envelope;
+use commucat_routing::ticket::Reason;
 
 use crate::outside::Index;
 
@@ -52,6 +59,18 @@ pub(crate) struct Judge {
     alarmed: BTreeSet<GroupId>,
     /// Who came into a group, or back, by an external commit.
     came_in: BTreeSet<(Index, GroupId)>,
+    /// By their ids.
+    messages: BTreeMap<MessageId, Text>,
+    /// Whose queue refused something, or let it expire: it has to be told of a gap.
+    owed: BTreeSet<Index>,
+    /// Texts that a device's queue refused, or that expired there, and which of the two.
+    dropped: BTreeMap<(Index, Text), Reason>,
+    /// Who left a group for good: nobody can tell them anything of it any more.
+    left: BTreeSet<(Index, GroupId)>,
+    /// Handles whose Welcome has expired.
+    uninvited: BTreeSet<Handle>,
+    /// Devices whose notice of a fork is gone.
+    unwarned: BTreeSet<(Index, GroupId)>,
     complaint: Option<String>,
     counts: Counts,
 }
@@ -73,6 +92,10 @@ pub struct Counts {
     pub came_in: u64,
     /// Devices that were told `fork`.
     pub forks: u64,
+    /// Entries that queues refused, or let expire.
+    pub dropped: u64,
+    /// Devices that were told of a gap.
+    pub gaps: u64,
     /// Times that something went wrong on purpose.
     pub faults: u64,
 }
@@ -129,6 +152,86 @@ impl Judge {
             written.withdrawn = true;
         }
         text
+    }
+
+    /// How notices name it.
+    pub(crate) fn is_called(&mut self, text: Text, message: MessageId) {
+        self.messages.insert(message, text);
+    }
+
+    /// A device's queue has no room for an entry, or let it expire. The device is to be told, and of a
+    /// message that is refused its author too.
+    pub(crate) fn drops(&mut self, device: Index, envelope: &Envelope, reason: Reason) {
+        self.counts.dropped += 1;
+        self.owed.insert(device);
+        match FrameType::of_code(envelope.frame) {
+            Some(FrameType::Msg) => {
+                let msg = Msg::decode(&envelope.body).ok();
+                let text = msg.and_then(|msg| self.messages.get(&msg.message()).copied());
+                if let Some(text) = text {
+                    // What has expired may be brought again, by a request that was late.
+                    let kept = self.dropped.entry((device, text)).or_insert(reason);
+                    if reason == Reason::Expired {
+                        *kept = reason;
+                    }
+                }
+            }
+            Some(FrameType::GroupInvite) => {
+                let invite = GroupInvite::decode_shared(&envelope.body);
+                self.uninvited.extend(invite.map(|invite| invite.handle));
+            }
+            Some(FrameType::GroupEvent) => {
+                if let Ok(event) = GroupEvent::decode_shared(&envelope.body) {
+                    self.drops_notice(device, &event);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Of what a notice said its device knows only that it was something.
+    fn drops_notice(&mut self, device: Index, event: &GroupEvent) {
+        let notice = &event.notice;
+        let text = notice
+            .about
+            .and_then(|about| self.messages.get(&about).copied());
+        match (notice.kind, notice.group, text) {
+            (EventKind::Undelivered, _, Some(text)) => {
+                self.returned(text, notice.handles.as_deref());
+            }
+            (EventKind::Fork, Some(group), _) => {
+                self.unwarned.insert((device, group));
+            }
+            _ => {}
+        }
+    }
+
+    /// A device is told that something is missing in its queue.
+    pub(crate) fn told_gap(&mut self, device: Index) {
+        self.counts.gaps += 1;
+        self.owed.remove(&device);
+    }
+
+    /// A device leaves a group for good.
+    pub(crate) fn leaves(&mut self, device: Index, group: GroupId) {
+        self.left.insert((device, group));
+    }
+
+    /// Whether the Welcome for a handle has expired.
+    pub(crate) fn is_uninvited(&self, handle: &Handle) -> bool {
+        self.uninvited.contains(handle)
+    }
+
+    /// Whether a device's notice of a fork is gone.
+    pub(crate) fn is_unwarned(&self, device: Index, group: &GroupId) -> bool {
+        self.unwarned.contains(&(device, *group))
+    }
+
+    /// Everybody was told who had to be.
+    pub(crate) fn conclude_gaps(&mut self) {
+        if let Some(device) = self.owed.first().copied() {
+            self.complain(|| format!("client {device} is never told of a gap"));
+        }
     }
 
     /// It is sealed for these.
@@ -221,8 +324,12 @@ impl Judge {
     /// Its author was told that these did not get it.
     pub(crate) fn returned(&mut self, text: Text, handles: Option<&[Handle]>) {
         if let Some(written) = self.texts.get_mut(&text) {
-            let all = written.returned.get_or_insert_default();
-            all.extend(handles.into_iter().flatten());
+            match (handles, &mut written.returned) {
+                (None, returned) => *returned = Some(BTreeSet::new()),
+                // It was everyone before.
+                (Some(_), Some(all)) if all.is_empty() => {}
+                (Some(handles), returned) => returned.get_or_insert_default().extend(handles),
+            }
         }
     }
 
@@ -270,7 +377,9 @@ impl Judge {
             let other = self.texts.get(other);
             other.is_some_and(|other| other.author == author && other.counter > counter)
         });
-        let later = later.filter(|_| !again && !self.lied_to.contains(&device));
+        // What was refused at first and has room later comes late.
+        let in_order = !again && !self.dropped.contains_key(&(device, text));
+        let later = later.filter(|_| in_order && !self.lied_to.contains(&device));
         if let Some(later) = later.copied() {
             self.complain(|| {
                 format!("client {device} shows text {text} of client {author} behind {later}")
@@ -300,13 +409,17 @@ impl Judge {
                 continue;
             }
             for handle in &written.recipients {
-                let Some(device) = present.get(handle) else {
+                // Without its Welcome a device takes no messages, also if a copy of that comes later.
+                let present = present.get(handle).filter(|_| !self.is_uninvited(handle));
+                let Some(device) = present else {
                     continue;
                 };
                 let named =
                     |returned: &BTreeSet<Handle>| returned.is_empty() || returned.contains(handle);
                 let returned = written.returned.as_ref().is_some_and(named);
-                let known = self.knows(*device, *text, group);
+                let untold = self.left.contains(&(author, *group));
+                let dropped = self.dropped.contains_key(&(*device, *text));
+                let known = self.knows(*device, *text, group) || untold && dropped;
                 if !returned && device != &author && !known {
                     complaints.push(format!("text {text} of client {author} is acknowledged, and client {device} never shows it"));
                 }
@@ -322,6 +435,7 @@ impl Judge {
         let place = (device, text);
         let may_miss = self.is_split(group) || self.came_in.contains(&(device, *group));
         let misses = may_miss && self.unreadable.contains(&place);
-        self.seen.contains(&place) || self.late.contains(&place) || misses
+        let expired = self.dropped.get(&place) == Some(&Reason::Expired);
+        self.seen.contains(&place) || self.late.contains(&place) || misses || expired
     }
 }

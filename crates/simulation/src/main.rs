@@ -94,13 +94,15 @@ fn clean(args: &Args) -> ExitCode {
         return ExitCode::FAILURE;
     }
     say(&format!(
-        "simulation: {} seeds, {} events, {} virtual minutes, {} texts, {} shown, {} too late, {} commits, {} came in from outside, {} told of forks, {} faults, 0 findings in {:.1} s",
+        "simulation: {} seeds, {} events, {} virtual minutes, {} texts, {} shown, {} too late, {} refused or expired, {} told of gaps, {} commits, {} came in from outside, {} told of forks, {} faults, 0 findings in {:.1} s",
         args.seeds,
         totals.steps,
         totals.time_ms / 60_000,
         totals.counts.texts,
         totals.counts.shown,
         totals.counts.late,
+        totals.counts.dropped,
+        totals.counts.gaps,
         totals.counts.commits,
         totals.counts.came_in,
         totals.counts.forks,
@@ -175,6 +177,8 @@ impl Totals {
         self.counts.acked += report.counts.acked;
         self.counts.shown += report.counts.shown;
         self.counts.late += report.counts.late;
+        self.counts.dropped += report.counts.dropped;
+        self.counts.gaps += report.counts.gaps;
         self.counts.commits += report.counts.commits;
         self.counts.came_in += report.counts.came_in;
         self.counts.forks += report.counts.forks;

@@ -47,6 +47,14 @@ pub enum Plant {
     AnyHubDelivers,
     /// A client that was told `fork` follows whatever GroupInfo is the newest.
     AnyGroupInfo,
+    /// A queue that is full refuses an entry, and its author does not hear it.
+    FullUntold,
+    /// A queue that refused something merges that with a notice that its device has had already.
+    GapMergedLate,
+    /// Entries expire, and their device does not hear it.
+    ExpiryUntold,
+    /// A client that missed a removal follows a GroupInfo from before it.
+    InfoBeforeRemoval,
     /// A client acknowledges a frame before it has stored it.
     ClientAckBeforeStore,
     /// A client that reconnects sends new messages before those that were not acknowledged.

@@ -30,11 +30,15 @@ fn mistakes_that_were_made_once_are_found() {
 
 #[test]
 fn worlds_without_a_mistake_show_none() {
+    let (mut dropped, mut gaps) = (0, 0);
     for seed in 1..=20 {
         let report = run(seed, None, Trace::Silent).unwrap();
 
         assert_eq!(report.complaint, None, "seed {seed}");
+        dropped += report.counts.dropped;
+        gaps += report.counts.gaps;
     }
+    assert!(dropped > 100 && gaps > 10, "{dropped} dropped, {gaps} gaps");
 }
 
 #[test]

@@ -29,11 +29,17 @@ pub(crate) struct Scenario {
     pub(crate) splits: bool,
     /// A domain that lies as a follower.
     pub(crate) liar: Option<Index>,
+    /// Entries that a device's queue takes.
+    pub(crate) queue_entries: usize,
+    /// How long an entry may wait in a queue, in milliseconds.
+    pub(crate) ttl_ms: u64,
+    /// Of 1,000 faults: those by which hubs forget entries of their logs.
+    pub(crate) prunes: u64,
 }
 
 impl Scenario {
-    /// The scenario of a seed.
-    pub(crate) fn of(random: &mut Random) -> Self {
+    /// The scenario of a seed. Bounds come from a chance of their own.
+    pub(crate) fn of(random: &mut Random, bounds: &mut Random) -> Self {
         let domains = 1 + random.index(4);
         let long_cut = domains > 1 && random.chance(250);
         let clients = domains + 2 + random.index(4);
@@ -57,6 +63,15 @@ impl Scenario {
             rogue: random.chance(400).then_some(rogue),
             splits: random.chance(500),
             liar: (domains > 1 && random.chance(250)).then_some(liar),
+            queue_entries: bounds
+                .one_of(&[usize::MAX, usize::MAX, usize::MAX, 12, 4])
+                .copied()
+                .unwrap_or(usize::MAX),
+            ttl_ms: bounds
+                .one_of(&[u64::MAX, u64::MAX, u64::MAX, 20_000, 3_000])
+                .copied()
+                .unwrap_or(u64::MAX),
+            prunes: bounds.one_of(&[0, 0, 150]).copied().unwrap_or(0),
         }
     }
 }

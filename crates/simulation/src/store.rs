@@ -1,20 +1,23 @@
 //! A domain's store: what its transactions left behind is there after every crash.
 
+mod queue;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use commucat_crypto::certificate::List;
+use commucat_proto::frame::FrameType;
 use commucat_proto::frame::key_package::ClaimResult;
 use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{AccountId, ClaimId, DedupeKey, DeviceId, GroupId, QueueId, SealedRef};
 use commucat_proto::signed::Signed;
 use commucat_routing::hub::{Entry, Group};
 use commucat_routing::lane::{Envelope, Page, Position, Row, Spooled};
+use commucat_routing::ticket::Reason;
 
+use self::queue::{Placed, Queue};
 use crate::outside::Index;
-
-/// Rows of one page.
-const PAGE_ROWS: usize = 4;
+use crate::plant::Plant;
 
 /// GroupInfos kept of one group.
 const INFOS_KEPT: usize = 16;
@@ -26,13 +29,6 @@ pub(crate) enum Place {
     Device(QueueId),
     /// One lane of a peer's outbox.
     Peer(Index, u8),
-}
-
-/// Rows of one queue.
-#[derive(Debug, Default)]
-struct Queue {
-    rows: BTreeMap<u64, Envelope>,
-    last: u64,
 }
 
 /// What a sealed reference opens to.
@@ -51,7 +47,9 @@ pub(crate) struct Kept {
     /// Raised by every change of the list.
     pub(crate) revision: u64,
     pub(crate) created_by: Bytes,
+    /// All of it; the hub knows those from `first_kept` on.
     pub(crate) log: Vec<LogEntry>,
+    pub(crate) first_kept: u64,
     pub(crate) infos: Vec<(u64, Bytes)>,
 }
 
@@ -96,14 +94,23 @@ pub(crate) struct Taken {
     pub(crate) by_admin: Option<bool>,
 }
 
+/// An entry that is not in a queue although somebody put it there, or tried to.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    pub(crate) queue: QueueId,
+    pub(crate) envelope: Envelope,
+    /// [`Reason::Full`] or [`Reason::Expired`].
+    pub(crate) reason: Reason,
+}
+
 /// What a transaction came to.
 #[derive(Debug)]
 pub(crate) enum Written {
     /// One for each entry.
     Spooled(Vec<Spooled>),
     Deleted,
-    /// Done; the head and the list were as expected.
-    Changed,
+    /// Done; the head and the list were as expected. The queues that had no room for a first message.
+    Changed(Vec<Place>),
     /// The group is not what it was when the transaction was made.
     Stale,
 }
@@ -121,6 +128,18 @@ pub(crate) struct Store {
     pub(crate) claims: BTreeMap<ClaimId, ClaimResult>,
     /// What left the lists since somebody looked.
     pub(crate) taken: Vec<Taken>,
+    /// What queues refused, and what has expired there, since somebody looked.
+    pub(crate) lost: Vec<Lost>,
+    /// Entries that a device's queue takes.
+    pub(crate) queue_entries: usize,
+}
+
+impl Kept {
+    /// The entries that the hub has, from this position on.
+    pub(crate) fn entries_from(&self, position: u64) -> impl Iterator<Item = &LogEntry> {
+        let from = position.max(self.first_kept);
+        self.log.iter().filter(move |entry| entry.position >= from)
+    }
 }
 
 impl Store {
@@ -131,32 +150,35 @@ impl Store {
 
     /// The planted bug: positions for a transaction that has only begun.
     pub(crate) fn allocate(&mut self, place: Place, count: usize) -> Vec<u64> {
-        let queue = self.queues.entry(place).or_default();
-        let positions = (queue.last + 1..).take(count).collect::<Vec<_>>();
-        queue.last = positions.last().copied().unwrap_or(queue.last);
-        positions
+        self.queues.entry(place).or_default().allocate(count)
     }
 
     /// Carries a transaction out.
-    pub(crate) fn write(&mut self, write: &Write, range_delete: bool) -> Written {
+    pub(crate) fn write(&mut self, write: &Write, plant: Option<Plant>, now: u64) -> Written {
         match write {
             Write::Spool(place, batch, early) => {
                 let mut early = early.iter().copied();
                 let stored = batch.iter().map(|envelope| {
-                    let position = self.insert(*place, envelope, early.next());
-                    Spooled::Stored(Position::new(position))
+                    let placed = self.insert(*place, envelope, early.next(), (plant, now));
+                    match placed {
+                        Placed::At(position) => Spooled::Stored(Position::new(position)),
+                        Placed::Full if plant == Some(Plant::FullUntold) => {
+                            Spooled::Stored(Position::new(0))
+                        }
+                        Placed::Full => Spooled::Refused(Reason::Full),
+                    }
                 });
                 Written::Spooled(stored.collect())
             }
             Write::Delete(place, rows) => {
                 if let Some(queue) = self.queues.get_mut(place) {
                     for row in rows {
-                        queue.delete(row, range_delete);
+                        queue.delete(row, plant == Some(Plant::RangeDelete));
                     }
                 }
                 Written::Deleted
             }
-            Write::Commit(commit) => self.commit(commit),
+            Write::Commit(commit) => self.commit(commit, (plant, now)),
             Write::Replace(group, revision, after) => match self.groups.get_mut(group) {
                 Some(kept) if kept.revision == *revision => {
                     let left = left(&kept.group, after);
@@ -167,14 +189,14 @@ impl Store {
                     }));
                     kept.group = (**after).clone();
                     kept.revision += 1;
-                    Written::Changed
+                    Written::Changed(Vec::new())
                 }
                 _ => Written::Stale,
             },
         }
     }
 
-    fn commit(&mut self, commit: &Commit) -> Written {
+    fn commit(&mut self, commit: &Commit, at: (Option<Plant>, u64)) -> Written {
         let Some(kept) = self.groups.get_mut(&commit.group) else {
             return Written::Stale;
         };
@@ -197,64 +219,87 @@ impl Store {
         if kept.infos.len() > INFOS_KEPT {
             kept.infos.remove(0);
         }
+        let mut full = Vec::new();
         for (place, envelope) in &commit.rows {
-            self.insert(*place, envelope, None);
+            let placed = self.insert(*place, envelope, None, at);
+            // Copies of commits are a convenience; of a message its author hears.
+            if placed == Placed::Full && envelope.frame == FrameType::Msg.code() {
+                full.push(*place);
+            }
         }
-        Written::Changed
+        Written::Changed(full)
     }
 
-    fn insert(&mut self, place: Place, envelope: &Envelope, early: Option<u64>) -> u64 {
+    fn insert(
+        &mut self,
+        place: Place,
+        envelope: &Envelope,
+        early: Option<u64>,
+        (plant, now): (Option<Plant>, u64),
+    ) -> Placed {
+        let room = match place {
+            Place::Device(_) => self.queue_entries,
+            Place::Peer(..) => usize::MAX,
+        };
         let queue = self.queues.entry(place).or_default();
-        let there = queue.rows.iter().find(|(_, row)| row.key == envelope.key);
-        if let Some((position, _)) = there {
-            return *position;
+        let placed = queue.insert(envelope, early, (room, now));
+        if let (Placed::Full, Place::Device(of)) = (placed, place) {
+            queue.leave_gap(now, plant == Some(Plant::GapMergedLate));
+            self.lost.push(Lost {
+                queue: of,
+                envelope: envelope.clone(),
+                reason: Reason::Full,
+            });
         }
-        let position = early.unwrap_or(queue.last + 1);
-        queue.last = queue.last.max(position);
-        queue.rows.insert(position, envelope.clone());
-        position
+        placed
+    }
+
+    /// Takes what was stored before `horizon` out of the queues of devices; those that had some.
+    pub(crate) fn expire(
+        &mut self,
+        horizon: u64,
+        (plant, now): (Option<Plant>, u64),
+    ) -> Vec<Place> {
+        let mut places = Vec::new();
+        for (place, queue) in &mut self.queues {
+            let Place::Device(of) = *place else { continue };
+            let old = queue.expire(horizon);
+            if old.is_empty() {
+                continue;
+            }
+            if plant != Some(Plant::ExpiryUntold) {
+                queue.leave_gap(now, plant == Some(Plant::GapMergedLate));
+            }
+            places.push(*place);
+            self.lost.extend(old.into_iter().map(|envelope| Lost {
+                queue: of,
+                envelope,
+                reason: Reason::Expired,
+            }));
+        }
+        places
     }
 
     /// Rows above `after` that are not among `hidden`, in one snapshot.
     pub(crate) fn page(
-        &self,
+        &mut self,
         place: Place,
         after: Position,
         hidden: &BTreeSet<(Place, u64, DedupeKey)>,
     ) -> Page {
-        let Some(queue) = self.queues.get(&place) else {
-            return Page::default();
-        };
-        let above = || queue.rows.range(after.get() + 1..);
-        let rows = above()
-            .take(PAGE_ROWS)
-            .filter(|(position, row)| !hidden.contains(&(place, **position, row.key)))
-            .map(|(position, row)| (Position::new(*position), row.clone()))
-            .collect::<Vec<_>>();
-        let taken = above().take(PAGE_ROWS).count();
-        if rows.is_empty() && taken == PAGE_ROWS {
-            // All of them wait for their deletion: what follows is the page.
-            let last = above()
-                .nth(PAGE_ROWS - 1)
-                .map_or(0, |(position, _)| *position);
-            return self.page(place, Position::new(last), hidden);
-        }
-        Page {
-            more: above().nth(PAGE_ROWS).is_some(),
-            rows,
-            head: Position::new(queue.last),
-        }
+        let queue = self.queues.get_mut(&place);
+        queue.map_or_else(Page::default, |queue| queue.page(after, (place, hidden)))
     }
 
     /// Rows that wait in a queue.
     pub(crate) fn waiting(&self, place: Place) -> usize {
-        self.queues.get(&place).map_or(0, |queue| queue.rows.len())
+        self.queues.get(&place).map_or(0, Queue::len)
     }
 
     /// The lanes of peers for which something waits.
     pub(crate) fn outboxes(&self) -> Vec<(Index, u8)> {
         let peers = self.queues.iter().filter_map(|(place, queue)| match place {
-            Place::Peer(peer, lane) if !queue.rows.is_empty() => Some((*peer, *lane)),
+            Place::Peer(peer, lane) if queue.len() > 0 => Some((*peer, *lane)),
             Place::Peer(..) | Place::Device(_) => None,
         });
         peers.collect()
@@ -281,19 +326,4 @@ impl Store {
 fn left<'a>(before: &'a Group, after: &'a Group) -> impl Iterator<Item = &'a Entry> {
     let list = before.list.iter();
     list.filter(|entry| after.entry(&entry.handle).is_none())
-}
-
-impl Queue {
-    fn delete(&mut self, row: &Row, range: bool) {
-        let position = row.position.get();
-        if range {
-            self.rows.retain(|at, _| *at > position);
-        } else if self
-            .rows
-            .get(&position)
-            .is_some_and(|there| there.key == row.key)
-        {
-            self.rows.remove(&position);
-        }
-    }
 }

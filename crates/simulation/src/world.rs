@@ -25,6 +25,9 @@ use crate::store::{Device, Kept, Place};
 /// When the faults have ended, everything has to come to rest within this.
 const REST_MS: u64 = 20 * 60 * 1000;
 
+/// Makes another chance of a seed.
+const BOUNDS: u64 = 0x626f_756e_6473;
+
 /// An empty fork tag counts after a minute.
 const ALARM_MS: u64 = 65 * 1000;
 
@@ -71,7 +74,7 @@ impl World {
     /// The world of a seed.
     pub(crate) fn new(seed: u64, plant: Option<Plant>, printing: bool) -> Option<Self> {
         let mut random = Random::new(seed);
-        let scenario = Scenario::of(&mut random);
+        let scenario = Scenario::of(&mut random, &mut Random::new(seed ^ BOUNDS));
         let out = Outside::new(random.next(), scenario, plant, printing);
         let mut world = Self {
             out,
@@ -96,6 +99,7 @@ impl World {
         let keys: Vec<_> = secrets.iter().map(DomainSecret::key).collect();
         for (index, secret) in secrets.into_iter().enumerate() {
             let mut domain = Domain::new(index, names.clone(), (secret, keys.clone()));
+            domain.store.queue_entries = scenario.queue_entries;
             domain.skew_ms = self.out.random.below(4 * 60 * 1000);
             self.domains.push(domain);
         }
@@ -142,6 +146,7 @@ impl World {
             revision: 0,
             created_by: bytes::Bytes::new(),
             log: Vec::new(),
+            first_kept: 1,
             infos: vec![(0, group_info(&first, 0))],
         };
         domain.store.groups.insert(group, kept);

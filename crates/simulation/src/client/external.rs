@@ -17,12 +17,13 @@ use super::commit::{Commit, Content, Kind, group_info};
 use super::group::{Epoch, Member, newest, next_epoch};
 use super::model::{Asked, Model, Pending};
 use crate::outside::Outside;
+use crate::plant::Plant;
 
 /// For so long a node may believe an older list, and twice that to be sure.
 const VIEW_MS: u64 = 2_000;
 
 /// A channel that no group has.
-const CHANNEL_OF_INTRUDER: u32 = 4_000;
+pub(super) const CHANNEL_OF_INTRUDER: u32 = 4_000;
 
 /// GroupInfos only.
 const INFOS: Want = Want {
@@ -44,6 +45,14 @@ pub(crate) struct Joining {
     pub(crate) reference: SealedRef,
 }
 
+/// A way back into a group: the GroupInfo that opens, and how far the entries after it were looked at.
+#[derive(Debug)]
+pub(crate) struct Way {
+    base: Epoch,
+    /// The next entry to look at.
+    next: u64,
+}
+
 impl Joining {
     /// Where its commit goes, and by which reference.
     pub(super) fn way(&self) -> (Domain, SealedRef) {
@@ -61,6 +70,7 @@ impl Model {
 
     /// Leaves a group for good.
     pub(crate) fn leave_for_good(&mut self, out: &mut Outside, group: GroupId) {
+        out.judge.leaves(self.index, group);
         self.disk.leaving.insert(group);
         self.leave(out, &group);
         self.pump(out);
@@ -70,6 +80,8 @@ impl Model {
     pub(crate) fn intrude(&mut self, out: &mut Outside, group: GroupId) {
         let since = out.now.saturating_sub(VIEW_MS);
         let member = self.disk.groups.get(&group);
+        // Whoever leaves is out when its home knows.
+        let member = member.filter(|_| !self.disk.leaving.contains(&group));
         let removed = member.filter(|one| one.out.is_some_and(|out| out < since));
         let (Some(member), true) = (removed, self.online.is_some()) else {
             return;
@@ -93,6 +105,9 @@ impl Model {
         let id = MessageId::new(out.random.bytes());
         let msg = Msg::new(position, id, &content.encode());
         let channel = CHANNEL_OF_INTRUDER;
+        if let Some(online) = &mut self.online {
+            online.intruded = Some(group);
+        }
         let join = join.encode().into();
         self.ask(out, (FrameType::Join, channel), join, Asked::Nothing);
         let payload = msg.payload().clone();
@@ -123,7 +138,8 @@ impl Model {
             .as_ref()
             .is_some_and(|pending| pending.group == group && pending.external.is_some());
         // The answer to one commit must not be taken for that to another.
-        let is_asking = self.is_asking(Asked::Infos(group)) || self.is_asking(Asked::Commit);
+        let is_asking = [Asked::Infos(group), Asked::Way(group), Asked::Commit];
+        let is_asking = is_asking.into_iter().any(|asked| self.is_asking(asked));
         let waits = out.now < online.fetch_at || is_asking || has_way;
         let asks = member.rejoins || (member.compares && !member.behind);
         if !member.is_in() || !asks || waits {
@@ -189,13 +205,19 @@ impl Model {
             let info = info.filter(|info| info.roster.contains_key(&handle));
             let at = member.epoch.position;
             if let Some(info) = &info {
-                out.judge.follows(
-                    *group,
-                    info.position > at,
-                    info.position < newest_of(&infos),
-                );
+                let is_stale = info.position < newest_of(&infos);
+                // A GroupInfo is passed over where it is rubbish; behind a removal nobody follows.
+                let is_stale = is_stale && !out.has(Plant::InfoBeforeRemoval);
+                out.judge.follows(*group, info.position > at, is_stale);
             }
             return match info {
+                Some(info) if info.position < result.head && !out.has(Plant::InfoBeforeRemoval) => {
+                    let next = info.position + 1;
+                    if let Some(online) = &mut self.online {
+                        online.ways.insert(*group, Way { base: info, next });
+                    }
+                    self.look_along(out, *group);
+                }
                 Some(info) => self.rejoin(out, *group, info.at(result.head)),
                 None => {
                     out.note(|| format!("client {me} does not find back into a group"));
@@ -209,11 +231,67 @@ impl Model {
         let is_behind = result.head > member.epoch.position;
         member.behind |= is_behind;
         let differs = info.is_some_and(|info| info.state() != member.epoch.state());
-        let follows = member.epoch.is_astray(me) || out.has(crate::plant::Plant::AnyGroupInfo);
+        let follows = member.epoch.is_astray(me) || out.has(Plant::AnyGroupInfo);
         if differs && follows && !is_behind {
             out.note(|| format!("client {me} is astray"));
             member.rejoins = true;
         }
+    }
+
+    /// Asks for the entries after the GroupInfo that the device wants to follow.
+    fn look_along(&mut self, out: &mut Outside, group: GroupId) {
+        let way = self.online.as_ref().and_then(|one| one.ways.get(&group));
+        let (Some(way), Some(member)) = (way, self.disk.groups.get(&group)) else {
+            return;
+        };
+        let fetch = Fetch {
+            group,
+            hub: member.hub.clone(),
+            access: FetchAccess::Member {
+                handle: member.handle(),
+                sealed_ref: member.reference,
+            },
+            from: way.next,
+            want: Want {
+                entries: true,
+                ..Want::default()
+            },
+        };
+        self.request(out, FrameType::Fetch, &fetch, Asked::Way(group));
+    }
+
+    /// Entries after a GroupInfo: behind a removal the group has another key, and whoever lacks it is
+    /// out; so is who cannot see whether there was one.
+    pub(super) fn way_fetched(&mut self, out: &mut Outside, group: &GroupId, result: &Bytes) {
+        let way = self.online.as_mut().and_then(|one| one.ways.remove(group));
+        let (Some(mut way), Ok(result)) = (way, FetchResult::decode_shared(result)) else {
+            return;
+        };
+        let is_in = self.disk.groups.get(group).is_some_and(Member::is_in);
+        if !is_in {
+            return;
+        }
+        let removes = result.entries.iter();
+        let removes = removes
+            .filter(|entry| !entry.change.remove.is_empty())
+            .count();
+        if removes > 0 || result.first_kept > way.next {
+            let me = self.index;
+            out.note(|| format!("client {me} is behind a removal"));
+            return self.leave_for_good(out, *group);
+        }
+        let last = result
+            .entries
+            .last()
+            .map_or(result.head, |one| one.position);
+        way.next = last + 1;
+        if last < result.head {
+            if let Some(online) = &mut self.online {
+                online.ways.insert(*group, way);
+            }
+            return self.look_along(out, *group);
+        }
+        self.rejoin(out, *group, way.base.at(result.head));
     }
 
     fn rejoin(&mut self, out: &mut Outside, group: GroupId, base: Epoch) {

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use commucat_crypto::secret::Secret;
 use commucat_crypto::signing::SigningKey;
 use commucat_proto::frame::fanout::FanoutEntry;
+use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::{Frame, FrameType, Header};
 use commucat_proto::id::{DedupeKey, DeviceId, Domain, GroupId, Handle, MessageId};
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor;
 
-use super::external::Joining;
+use super::external::{Joining, Way};
 use super::group::{Epoch, Member};
 use crate::judge::Text;
 use crate::outside::{Connection, Event, Index, Outside};
@@ -56,6 +57,11 @@ pub(crate) struct Disk {
     pub(super) joining: BTreeMap<GroupId, Joining>,
     /// Groups that were left for good, of which the home server may not know yet.
     pub(super) leaving: BTreeSet<GroupId>,
+    /// The newest Welcome into a group that the device is in, as far as it knows.
+    pub(super) invited: BTreeMap<GroupId, GroupInvite>,
+    /// It was told of a gap once. That may stand in the queue before the Welcome of a group whose entries
+    /// it is about.
+    pub(super) had_gap: bool,
     /// Positions for which a false tag is reported.
     pub(super) lies: BTreeSet<(GroupId, u64)>,
 }
@@ -118,6 +124,8 @@ pub(super) enum Asked {
     Fetch(GroupId),
     /// GroupInfos, to compare or to rejoin.
     Infos(GroupId),
+    /// The entries after a GroupInfo that a device wants to follow.
+    Way(GroupId),
     /// GroupInfos, to join by link.
     Link(GroupId),
     Leave(GroupId),
@@ -152,6 +160,10 @@ pub(crate) struct Online {
     pub(super) fetch_at: u64,
     /// Fork tags to report, the newest of each group.
     pub(super) tags: BTreeMap<GroupId, (u64, Option<[u8; 16]>)>,
+    /// The group that it is out of and whose channel it bound all the same.
+    pub(super) intruded: Option<GroupId>,
+    /// Ways back into groups that are looked at.
+    pub(super) ways: BTreeMap<GroupId, Way>,
 }
 
 impl Model {
@@ -183,6 +195,11 @@ impl Model {
         self.disk.packages.remove(handle)
     }
 
+    /// The entry that it wants to put into a log, and has not heard about.
+    pub(crate) fn awaited(&self) -> Option<MessageId> {
+        self.disk.pending.as_ref().map(|pending| pending.entry)
+    }
+
     /// Its connection.
     pub(crate) fn connection(&self) -> Option<Connection> {
         self.online.as_ref().map(|online| online.connection)
@@ -209,6 +226,8 @@ impl Model {
             commit_at: 0,
             fetch_at: 0,
             tags: BTreeMap::new(),
+            intruded: None,
+            ways: BTreeMap::new(),
         });
         self.pump(out);
     }

@@ -31,9 +31,11 @@ impl Model {
         let text = out.judge.written(self.index, group, member.counter);
         let index = self.index;
         out.note(|| format!("client {index} writes text {text}"));
+        let message = MessageId::new(out.random.bytes());
+        out.judge.is_called(text, message);
         self.disk.outbox.push(Outgoing {
             group,
-            message: MessageId::new(out.random.bytes()),
+            message,
             text,
             sealed: None,
             was_sent: false,
@@ -182,7 +184,8 @@ impl Model {
         let Some(pending) = &self.disk.pending else {
             return;
         };
-        if self.is_asking(Asked::Infos(pending.group)) {
+        let group = pending.group;
+        if self.is_asking(Asked::Infos(group)) || self.is_asking(Asked::Way(group)) {
             return;
         }
         let way = self.disk.joining.get(&pending.group).map(Joining::way);

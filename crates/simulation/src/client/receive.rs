@@ -15,6 +15,7 @@ use commucat_proto::id::{DedupeKey, GroupId};
 use commucat_proto::wire::Cbor as _;
 
 use super::commit::{Content, of_welcome};
+use super::external::CHANNEL_OF_INTRUDER;
 use super::group::{Applied, Invalid, Member};
 use super::model::{Asked, Binding, Intent, Model, Outgoing};
 use crate::outside::{Event, Outside};
@@ -99,9 +100,11 @@ impl Model {
     fn on_msg(&mut self, out: &mut Outside, channel: u32, down: &MsgDown) {
         let bound = self.online.as_ref().and_then(|online| {
             let mut channels = online.channels.iter();
-            channels.find(|(_, number)| **number == channel)
+            let bound = channels.find(|(_, number)| **number == channel);
+            let intruded = online.intruded.filter(|_| channel == CHANNEL_OF_INTRUDER);
+            bound.map(|(group, _)| *group).or(intruded)
         });
-        let Some(group) = down.group.or(bound.map(|(group, _)| *group)) else {
+        let Some(group) = down.group.or(bound) else {
             return;
         };
         let is_in = self.disk.groups.get(&group).is_some_and(Member::is_in);
@@ -262,11 +265,25 @@ impl Model {
         self.disk.pending.take_if(|pending| pending.group == *group);
         if let Some(online) = &mut self.online {
             online.tags.remove(group);
+            // Its channel is bound by a handle that is out.
+            online.bindings.remove(group);
+        }
+        if let Some(invite) = self.disk.invited.remove(group) {
+            self.on_invite(out, &invite);
         }
     }
 
     fn on_invite(&mut self, out: &mut Outside, invite: &GroupInvite) {
         let group = invite.group;
+        let member = self.disk.groups.get_mut(&group);
+        if let Some(member) = member.filter(|one| one.is_in())
+            && member.epoch.position < invite.position
+        {
+            // Removed and added again, if the hub says so too: else somebody wants to lead it away.
+            member.behind = true;
+            self.disk.invited.insert(group, invite.clone());
+            return;
+        }
         let newer = self
             .disk
             .groups
@@ -291,7 +308,8 @@ impl Model {
         let counter = self.disk.groups.get(&group).map_or(0, |old| old.counter);
         let tag = epoch.tag();
         let place = (epoch, counter);
-        let member = Member::new(invite.hub.clone(), key, invite.sealed_ref, place);
+        let mut member = Member::new(invite.hub.clone(), key, invite.sealed_ref, place);
+        member.behind = self.disk.had_gap;
         self.disk.groups.insert(group, member);
         // A joiner acknowledges its invitation with the tag: it may be alone in its epoch.
         self.report(&group, invite.position, tag);
@@ -344,6 +362,8 @@ impl Model {
                 }
             }
             EventKind::Gap => {
+                out.judge.told_gap(self.index);
+                self.disk.had_gap = true;
                 for member in self.disk.groups.values_mut() {
                     member.behind = true;
                 }
@@ -396,6 +416,7 @@ impl Model {
             Some(Asked::Commit) => self.commit_accepted(out),
             Some(Asked::Fetch(group)) => self.fetched(out, &group, &result),
             Some(Asked::Infos(group)) => self.infos_fetched(out, &group, &result),
+            Some(Asked::Way(group)) => self.way_fetched(out, &group, &result),
             Some(Asked::Link(group)) => self.link_fetched(out, &group, &result),
             Some(Asked::Leave(group)) => {
                 self.disk.leaving.remove(&group);
@@ -468,7 +489,13 @@ impl Model {
             self.on_entry(out, entry);
         }
         if let Some(member) = self.disk.groups.get_mut(group) {
-            member.behind |= member.epoch.position < result.head;
+            let at = member.epoch.position;
+            if result.first_kept > at + 1 {
+                // The log does not reach back to where this device is.
+                (member.behind, member.rejoins) = (false, true);
+            } else {
+                member.behind |= at < result.head;
+            }
         }
     }
 
@@ -486,7 +513,9 @@ impl Model {
         }
         match self.answered(sequence) {
             Some(Asked::Message(group, ..)) => self.message_refused(&group, problem),
-            Some(Asked::Join(group) | Asked::Fetch(group) | Asked::Infos(group)) => {
+            Some(
+                Asked::Join(group) | Asked::Fetch(group) | Asked::Infos(group) | Asked::Way(group),
+            ) => {
                 if let Some(online) = &mut self.online {
                     if asked == Some(Asked::Join(group)) {
                         online.bindings.remove(&group);

@@ -47,6 +47,8 @@ pub(super) struct AfterCommit {
     position: u64,
     rate_key: Handle,
     missed: Vec<(Handle, Reason)>,
+    /// Who gets the first message, and where.
+    firsts: Vec<(Place, Handle)>,
     first: Option<Named>,
 }
 
@@ -65,6 +67,7 @@ struct Rows {
     rows: Vec<(Place, Envelope)>,
     refused: Vec<Handle>,
     missed: Vec<(Handle, Reason)>,
+    firsts: Vec<(Place, Handle)>,
 }
 
 impl Domain {
@@ -102,11 +105,10 @@ impl Domain {
         let bundle = &submitted.bundle;
         let kept = self.store.groups.get(&bundle.group).ok_or_else(not_found)?;
         let own = MessageId::of_body(&update.bundle.body);
-        let index = usize::try_from(bundle.expect).unwrap_or(usize::MAX);
-        let same = kept
-            .log
-            .get(index)
-            .is_some_and(|entry| entry.message == own);
+        let mut rest = kept.entries_from(bundle.expect + 1);
+        let same = rest
+            .next()
+            .is_some_and(|entry| entry.position == bundle.expect + 1 && entry.message == own);
         let past = if same && !out.has(Plant::OwnCommitInConflict) {
             Past::Same
         } else {
@@ -129,8 +131,9 @@ impl Domain {
             Ok(Committed::Apply(change)) => change,
             Err(Refusal::Conflict { head }) => {
                 let mut problem = refused(Refusal::Conflict { head });
-                problem.extra.missing = kept.log.iter().skip(index).take(8).cloned().collect();
-                problem.extra.more = kept.log.len() > index.saturating_add(8);
+                let missing = || kept.entries_from(bundle.expect + 1);
+                problem.extra.missing = missing().take(8).cloned().collect();
+                problem.extra.more = missing().nth(8).is_some();
                 return Err(problem);
             }
             Err(refusal) => return Err(refused(refusal)),
@@ -163,6 +166,7 @@ impl Domain {
             position: change.position,
             rate_key,
             missed: rows.missed,
+            firsts: rows.firsts,
             first: submitted
                 .first
                 .as_ref()
@@ -257,6 +261,9 @@ impl Domain {
         match self.open_reference(&entry.sealed_ref, &first.group, self.index) {
             Ok(queue) => {
                 let place = Place::Device(queue);
+                if recipient.message {
+                    rows.firsts.push((place, entry.handle));
+                }
                 rows.rows
                     .extend(frames.iter().map(|frame| (place, frame.envelope())));
             }
@@ -287,12 +294,17 @@ impl Domain {
     }
 
     /// The transaction has ended.
-    pub(super) fn committed(&mut self, out: &mut Outside, after: AfterCommit, done: bool) {
+    pub(super) fn committed(
+        &mut self,
+        out: &mut Outside,
+        after: AfterCommit,
+        full: Option<Vec<Place>>,
+    ) {
         let committer = after.committer;
-        if !done {
+        let Some(full) = full else {
             // Somebody was first: the same bundle once more, on the group as it is now.
             return self.key_update(out, committer, after.update);
-        }
+        };
         let Ok(bundle) = Bundle::decode_shared(&after.update.bundle.body) else {
             return;
         };
@@ -302,7 +314,12 @@ impl Domain {
         self.process.commits.charge(after.rate_key, out.instant());
         self.refresh(out, committer.node, &bundle.group);
         if let (Some(message), ReturnTo::Here(queue)) = (after.first, committer.to) {
-            for (handle, reason) in after.missed {
+            let full = after
+                .firsts
+                .iter()
+                .filter(|(place, _)| full.contains(place));
+            let full = full.map(|(_, handle)| (*handle, Reason::Full));
+            for (handle, reason) in after.missed.into_iter().chain(full) {
                 let about = (bundle.group, message);
                 let to = (Purpose::Nothing, queue);
                 self.undelivered(out, to, about, (vec![handle], reason));

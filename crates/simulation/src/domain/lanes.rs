@@ -252,13 +252,12 @@ impl Domain {
         let Some(mut transaction) = self.process.transactions.remove(&id) else {
             return;
         };
-        let range = out.has(Plant::RangeDelete);
         let fails = !out.calm && out.random.chance(out.scenario.store_faults);
         let repeats = matches!(transaction.after, After::Spool(_) | After::Nothing);
         if fails && repeats {
             // The outcome is unknown: the same again.
             if out.random.chance(500) {
-                self.store.write(&transaction.write, range);
+                self.store.write(&transaction.write, out.plant, out.now);
             }
             transaction.tries += 1;
             if transaction.tries < TRIES_MAX {
@@ -270,7 +269,7 @@ impl Domain {
             }
             return;
         }
-        let written = self.store.write(&transaction.write, range);
+        let written = self.store.write(&transaction.write, out.plant, out.now);
         self.written(out, transaction, written);
     }
 
@@ -289,8 +288,11 @@ impl Domain {
                 }
             }
             (After::Commit(after), written) => {
-                let done = matches!(written, Written::Changed);
-                self.committed(out, *after, done);
+                let full = match written {
+                    Written::Changed(full) => Some(full),
+                    _ => None,
+                };
+                self.committed(out, *after, full);
             }
             (After::Departed(group), _) => {
                 self.process.departing.remove(&group);

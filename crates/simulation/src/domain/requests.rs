@@ -208,6 +208,7 @@ impl Domain {
             revision: 0,
             created_by: bytes,
             log: Vec::new(),
+            first_kept: 1,
             infos: infos.into_iter().map(|info| (0, info)).collect(),
         };
         self.store.groups.insert(create.group, kept);
@@ -237,12 +238,11 @@ impl Domain {
         }
         let mut result = FetchResult {
             head: kept.group.head,
-            first_kept: 1,
+            first_kept: kept.first_kept,
             ..FetchResult::default()
         };
         if fetch.want.entries {
-            let from = usize::try_from(fetch.from.saturating_sub(1)).unwrap_or(usize::MAX);
-            result.entries = kept.log.iter().skip(from).take(8).cloned().collect();
+            result.entries = kept.entries_from(fetch.from).take(8).cloned().collect();
         }
         if fetch.want.group_info {
             let infos = kept.infos.iter().rev();

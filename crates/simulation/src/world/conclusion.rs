@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use commucat_proto::frame::FrameType;
 use commucat_proto::id::Handle;
 
 use super::{Founded, World};
@@ -59,6 +60,20 @@ impl World {
     pub(super) fn watch(&mut self) {
         let mut taken: Vec<(Index, Taken)> = Vec::new();
         for domain in &mut self.domains {
+            for lost in domain.store.lost.drain(..) {
+                let devices = &domain.store.devices;
+                let whose = self.clients.iter().find(|client| {
+                    let device = devices.get(&client.device);
+                    device.is_some_and(|device| device.queue == lost.queue)
+                });
+                if let Some(client) = whose {
+                    let index = client.index;
+                    self.out.judge.drops(index, &lost.envelope, lost.reason);
+                    let what = FrameType::of_code(lost.envelope.frame);
+                    self.out
+                        .note(|| format!("client {index} loses {what:?}: {:?}", lost.reason));
+                }
+            }
             let all = domain.store.taken.drain(..);
             taken.extend(all.map(|one| (domain.index, one)));
         }
@@ -109,6 +124,7 @@ impl World {
 
     /// Judges every group.
     pub(super) fn conclude(&mut self) {
+        self.out.judge.conclude_gaps();
         for founded in self.groups.clone() {
             let hub = self.domains.get(founded.hub);
             let kept = hub.and_then(|hub| hub.store.groups.get(&founded.group));
@@ -158,7 +174,10 @@ impl World {
             let main = main.map(|(state, _)| *state);
             let apart = served.iter().filter(|client| {
                 let member = client.disk.groups.get(&group).filter(|one| one.is_in());
-                member.is_some_and(|one| Some(one.epoch.state()) != main && !one.told_fork)
+                member.is_some_and(|one| {
+                    let told = one.told_fork || self.out.judge.is_unwarned(client.index, &group);
+                    Some(one.epoch.state()) != main && !told
+                })
             });
             complaints.extend(apart.map(|client| {
                 let index = client.index;
@@ -192,7 +211,7 @@ impl World {
             };
             let member = client.disk.groups.get(&group).filter(|one| one.is_in());
             match member {
-                _ if has_left => {}
+                _ if has_left || self.out.judge.is_uninvited(&entry.handle) => {}
                 Some(member) if member.handle() == entry.handle => {
                     let same = member.epoch.state() == epoch.state()
                         && member.epoch.position == epoch.position

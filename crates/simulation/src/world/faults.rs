@@ -1,5 +1,7 @@
 //! What goes wrong.
 
+use std::collections::BTreeSet;
+
 use commucat_proto::wire::Cbor as _;
 
 use super::{Founded, World};
@@ -23,6 +25,14 @@ impl World {
         let domain = self.out.random.index(self.domains.len());
         if let Some(liar) = self.out.scenario.liar {
             self.forge(liar);
+        }
+        if self.out.scenario.prunes > 0 && self.out.random.chance(self.out.scenario.prunes) {
+            return self.prune();
+        }
+        if self.out.scenario.ttl_ms < u64::MAX
+            && let Some(domain) = self.domains.get_mut(domain).filter(|one| one.up)
+        {
+            domain.expire(&mut self.out);
         }
         match self.out.random.below(132) {
             126.. => self.miss_something(client),
@@ -140,6 +150,15 @@ impl World {
                 member.rejoins = true;
                 model.pump(&mut self.out);
             }
+        }
+    }
+
+    /// All hubs forget most of their logs, but no commit whose author has not heard of it: nobody waits
+    /// for an answer for as long as a log is kept.
+    fn prune(&mut self) {
+        let asked: BTreeSet<_> = self.clients.iter().filter_map(Model::awaited).collect();
+        for domain in self.domains.iter_mut().filter(|one| one.up) {
+            domain.prune(&mut self.out, &asked);
         }
     }
 
