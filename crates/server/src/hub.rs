@@ -214,8 +214,8 @@ impl Hub {
             Some(view) => view,
             None => {
                 batch.flush();
-                self.admitted_by_store(&binding.group, asks, position)
-                    .await?
+                // In a box what is rare: every idle session has room for what is not.
+                Box::pin(self.admitted_by_store(&binding.group, asks, position)).await?
             }
         };
         // While the list was read, a message before it may have failed, and this one with it.

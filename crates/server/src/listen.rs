@@ -6,6 +6,7 @@ mod http2;
 mod io;
 pub mod ports;
 mod proxy;
+mod secure;
 mod shell;
 
 use std::os::fd::IntoRawFd as _;

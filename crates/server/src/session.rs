@@ -15,6 +15,7 @@ mod outbound;
 mod requests;
 mod wire;
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -127,19 +128,52 @@ struct Established {
 
 impl Sessions {
     /// Serves one carrier until it ends.
-    pub(crate) async fn serve(self, carrier: Carrier) {
+    ///
+    /// Not an `async fn`, which would keep its arguments for as long as the session lasts: what only
+    /// the beginning needs is in a box that is given back before the long rest.
+    pub(crate) fn serve(self, carrier: Carrier) -> impl Future<Output = ()> + Send + 'static {
+        let beginning = Box::pin(self.begin(carrier));
+        async move {
+            if let Some(conversation) = beginning.await {
+                converse(conversation).await;
+            }
+        }
+    }
+
+    /// From the first byte to the first ACK.
+    async fn begin(self, carrier: Carrier) -> Option<Box<Conversation>> {
         let Carrier {
             reader,
             writer,
             peer,
             span: _,
         } = carrier;
-        // In a box, so that what only the handshake needs is given back before the long rest.
-        let Some(opened) = Box::pin(self.open(reader, writer, peer)).await else {
-            return;
-        };
-        let _counted = Counted::new(&self.metrics);
-        self.converse(opened).await;
+        let (established, wire) = Box::pin(self.open(reader, writer, peer)).await?;
+        let counted = Counted::new(&self.metrics);
+        let link = Link::new();
+        let queue = established.device.queue;
+        let attached = Arc::new(self.mailboxes.attach(queue, link.clone()));
+        self.greet(&queue, &link).await;
+        let Established {
+            device,
+            sealer,
+            opener,
+            rest,
+            opened,
+        } = established;
+        let Wire { reader, writer, .. } = wire;
+        let outbound = Outbound::new(&self, link.clone(), Arc::clone(&attached), sealer, writer);
+        let mut inbound = Inbound::new(&self, device, (link.clone(), attached), opener, reader);
+        let is_true = inbound.take_up(&opened, &rest);
+        is_true.then(|| {
+            Box::new(Conversation {
+                inbound,
+                outbound,
+                link,
+                finished: self.drain.finished,
+                _counted: counted,
+            })
+        })
     }
 
     async fn open(
@@ -147,7 +181,7 @@ impl Sessions {
         reader: CarrierReader,
         writer: CarrierWriter,
         peer: PeerTag,
-    ) -> Option<Box<(Established, Wire)>> {
+    ) -> Option<(Established, Wire)> {
         let mut wire = Wire::new(reader, writer);
         let refused = tokio::select! {
             biased;
@@ -158,7 +192,7 @@ impl Sessions {
                 self.rules.handshake_timeout,
                 handshake::run(self, &mut wire, peer),
             ) => match shaken {
-                Ok(Ok(established)) => return Some(Box::new((established, wire))),
+                Ok(Ok(established)) => return Some((established, wire)),
                 Ok(Err(refused)) => {
                     debug!(code = refused.code(), "handshake ended");
                     self.metrics.handshakes.of(refused.label()).inc();
@@ -177,63 +211,6 @@ impl Sessions {
         })
         .await;
         None
-    }
-
-    async fn converse(&self, established: Box<(Established, Wire)>) {
-        let link = Link::new();
-        let queue = established.0.device.queue;
-        let attached = Arc::new(self.mailboxes.attach(queue, link.clone()));
-        Box::pin(self.greet(&queue, &link)).await;
-        let (established, Wire { reader, writer, .. }) = *established;
-        let Established {
-            device,
-            sealer,
-            opener,
-            rest,
-            opened,
-        } = established;
-        let mut outbound = Outbound::new(self, link.clone(), Arc::clone(&attached), sealer, writer);
-        let mut inbound = Inbound::new(self, device, (link.clone(), attached), opener, reader);
-        if !inbound.take_up(&opened, &rest) {
-            return;
-        }
-        drop((opened, rest));
-
-        let ended = {
-            let reading = inbound.run();
-            let writing = outbound.run();
-            let mut finished = Quiet::new(self.drain.finished.cancelled());
-            tokio::pin!(reading, writing);
-            tokio::select! {
-                // What was read is answered in the same turn.
-                biased;
-                ended = &mut reading => match ended {
-                    Ended::Closed => None,
-                    Ended::Fatal(title) => {
-                        link.end(title);
-                        Some(timeout(FAREWELL, &mut writing).await.is_ok())
-                    }
-                    Ended::Told => Some(timeout(FAREWELL, &mut writing).await.is_ok()),
-                    Ended::Draining => tokio::select! {
-                        () = &mut finished => {
-                            link.end(Title::Draining);
-                            Some(timeout(FAREWELL, &mut writing).await.is_ok())
-                        }
-                        said_farewell = &mut writing => Some(said_farewell),
-                    },
-                },
-                said_farewell = &mut writing => Some(said_farewell),
-                // A request that still waits does not hold up the end: its answer got lost.
-                () = &mut finished => {
-                    link.end(Title::Draining);
-                    Some(timeout(FAREWELL, &mut writing).await.is_ok())
-                }
-            }
-        };
-        drop(inbound);
-        if ended == Some(true) {
-            within_farewell(outbound.close()).await;
-        }
     }
 
     /// Queues the first ACK, or ends the session.
@@ -262,6 +239,86 @@ impl Sessions {
             limits: self.rules.announced,
         }
     }
+}
+
+/// A session whose device is there.
+struct Conversation {
+    inbound: Inbound,
+    outbound: Outbound,
+    link: Link,
+    /// All that was in memory is on disk, and the server stops.
+    finished: CancellationToken,
+    _counted: Counted,
+}
+
+/// Reads and writes until one of both ends.
+///
+/// What comes once is in boxes: a future is as large as the largest that it may wait for, and this
+/// one is there for every device that is idle.
+async fn converse(mut conversation: Box<Conversation>) {
+    let Conversation {
+        inbound,
+        outbound,
+        link,
+        finished,
+        _counted,
+    } = &mut *conversation;
+    let told = {
+        let mut finished = Quiet::new(finished.cancelled());
+        let mut writing = pin!(outbound.run());
+        let first = {
+            let mut reading = pin!(inbound.run());
+            tokio::select! {
+                // What was read is answered in the same turn.
+                biased;
+                ended = &mut reading => First::Read(ended),
+                told = &mut writing => First::Wrote(told),
+                () = &mut finished => First::Finished,
+            }
+        };
+        Box::pin(end(first, link, writing, finished)).await
+    };
+    let Conversation {
+        inbound, outbound, ..
+    } = *conversation;
+    drop(inbound);
+    if told {
+        Box::pin(within_farewell(outbound.close())).await;
+    }
+}
+
+/// What ended first.
+enum First {
+    Read(Ended),
+    /// Whether the client was told why.
+    Wrote(bool),
+    /// A request that still waits does not hold up the end: its answer got lost.
+    Finished,
+}
+
+/// Has the client told why, if it is to be; whether it was, and its stream can be closed in order.
+async fn end(
+    first: First,
+    link: &Link,
+    writing: Pin<&mut impl Future<Output = bool>>,
+    mut finished: Quiet<impl Future<Output = ()>>,
+) -> bool {
+    let mut writing = writing;
+    match first {
+        First::Wrote(told) => return told,
+        First::Read(Ended::Closed) => return false,
+        First::Read(Ended::Told) => {}
+        First::Read(Ended::Fatal(title)) => link.end(title),
+        First::Read(Ended::Draining) => {
+            tokio::select! {
+                biased;
+                told = &mut writing => return told,
+                () = &mut finished => link.end(Title::Draining),
+            }
+        }
+        First::Finished => link.end(Title::Draining),
+    }
+    timeout(FAREWELL, writing).await.is_ok()
 }
 
 /// Counts a session for as long as it lasts, however it ends.

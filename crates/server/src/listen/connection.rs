@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
+use super::secure::{self, Secure};
 use super::shell::{Client, Shell};
 use super::{http1, http2};
 use crate::carrier::Serve;
@@ -20,7 +20,7 @@ where
 {
     let limit = shell.limits.tls_timeout;
     let shaken = tokio::select! {
-        shaken = timeout(limit, shell.tls.accept(stream)) => shaken,
+        shaken = timeout(limit, secure::accept(Arc::clone(&shell.tls), stream)) => shaken,
         () = shell.cut() => return,
     };
     let stream = match shaken {
@@ -45,8 +45,8 @@ where
 }
 
 /// By ALPN; a client that offers none speaks HTTP/1.1.
-fn protocol<S>(stream: &TlsStream<S>) -> Protocol {
-    match stream.get_ref().1.alpn_protocol() {
+fn protocol<S>(stream: &Secure<S>) -> Protocol {
+    match stream.protocol() {
         Some(b"h2") => Protocol::Http2,
         Some(_) | None => Protocol::Http1,
     }

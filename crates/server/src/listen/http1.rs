@@ -13,12 +13,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::connection::Open;
+use super::secure::Secure;
 use super::shell::{Client, OpenStream, Shell};
 use crate::carrier::body::{BodyReader, BodyWriter};
 use crate::carrier::{CarrierReader, CarrierWriter, Serve, websocket};
@@ -28,7 +28,7 @@ use crate::metrics::label::{Protocol, Refusal, Route};
 /// hyper takes no smaller buffer.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
-pub(super) async fn serve<E, S>(shell: Arc<Shell<E>>, stream: TlsStream<S>, client: Arc<Client>)
+pub(super) async fn serve<E, S>(shell: Arc<Shell<E>>, stream: Secure<S>, client: Arc<Client>)
 where
     E: Serve,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

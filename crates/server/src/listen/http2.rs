@@ -15,13 +15,13 @@ use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
 use super::connection::Open;
 use super::io::{Guarded, is_flood};
+use super::secure::Secure;
 use super::shell::{Client, OpenStream, Shell};
 use crate::carrier::body::{StreamReader, StreamWriter};
 use crate::carrier::{CarrierReader, CarrierWriter, Serve};
@@ -51,10 +51,10 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A batch of events must be there within this.
 const BODY_WAIT: Duration = Duration::from_secs(20);
 
-type Http2<S> = Connection<Guarded<TlsStream<S>>, Bytes>;
+type Http2<S> = Connection<Guarded<Secure<S>>, Bytes>;
 
 /// Reads the preface, then spawns the connection.
-pub(super) async fn start<E, S>(shell: Arc<Shell<E>>, stream: TlsStream<S>, client: Arc<Client>)
+pub(super) async fn start<E, S>(shell: Arc<Shell<E>>, stream: Secure<S>, client: Arc<Client>)
 where
     E: Serve,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -340,7 +340,12 @@ fn connect<E: Serve>(
     mut respond: SendResponse<Bytes>,
 ) -> Option<Session> {
     let span = routes::session_span(request.headers());
-    let head = routes::connect_head();
+    let mut head = routes::connect_head();
+    // "Sensitive" keeps them out of HPACK's table, which would hold them for as long as the connection
+    // lasts, 600 bytes, although mostly it has one answer.
+    for value in head.headers_mut().values_mut() {
+        value.set_sensitive(true);
+    }
     // Refused only when the stream is gone already.
     let body = respond.send_response(head, false).ok()?;
     let reader = CarrierReader::Stream(StreamReader::new(request.into_body()));

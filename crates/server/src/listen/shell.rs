@@ -9,7 +9,6 @@ use axum::Router;
 use commucat_config::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Span;
@@ -52,7 +51,7 @@ pub struct Parts<E> {
 /// Takes connections and turns them into carriers for the engine and requests for the router.
 pub struct Shell<E> {
     pub(super) engine: Arc<E>,
-    pub(super) tls: TlsAcceptor,
+    pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) router: Router,
     pub(super) metrics: Metrics,
     pub(super) limits: Limits,
@@ -77,7 +76,7 @@ impl<E: Serve> Shell<E> {
     pub fn new(parts: Parts<E>) -> Arc<Self> {
         Arc::new(Self {
             engine: parts.engine,
-            tls: TlsAcceptor::from(parts.tls),
+            tls: parts.tls,
             router: parts.router,
             metrics: parts.metrics,
             limits: parts.limits,

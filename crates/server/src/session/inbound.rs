@@ -276,7 +276,7 @@ impl Inbound {
             .take(binding.handle, self.batch.now());
         if let Err(wait) = taken {
             self.batch.flush();
-            sleep(wait).await;
+            Box::pin(sleep(wait)).await;
             self.batch.set_now(time::Instant::now().into());
             let mut budget = self.budget.lock();
             budget.submits.charge(binding.handle, self.batch.now());
