@@ -147,8 +147,8 @@ pub enum Change {
     Settings,
     /// This account was removed, or left.
     Left,
-    /// This device was away for longer than the group's log is kept, its keys were replaced meanwhile,
-    /// and it has left: a member has to add it again.
+    /// This device cannot find back into the group, mostly because it was away for longer than the
+    /// log is kept and somebody was removed meanwhile. It has left: a member has to add it again.
     Lost,
     /// The group was closed.
     Closed,

@@ -70,7 +70,7 @@ macro_rules! run_conformance {
                 a_repeated_commit_gets_its_result_however_far_the_head_is
                 queue_rows_are_part_of_the_commit
                 a_list_without_an_admin_makes_all_admins
-                a_departed_handle_is_remembered_until_a_commit_removes_or_adds_it
+                a_handle_off_the_list_is_remembered_until_a_commit_adds_it
                 removal_raises_the_revision_only_if_somebody_left
                 an_empty_list_closes_the_group
                 a_closed_group_still_answers_the_commit_that_closed_it

@@ -11,7 +11,7 @@ use openmls_traits::OpenMlsProvider as _;
 use super::device::{self, Leaf};
 use super::intent::Intent;
 use super::profile::Context;
-use super::record::{Doubts, PendingKind, Record, State};
+use super::record::{Doubts, Pending, PendingKind, Record, State};
 use super::validity::Case;
 use super::view::Member;
 use super::{Chat, ChatError, Invalid, keys};
@@ -135,7 +135,10 @@ impl Chat {
             State::Joining | State::Removed | State::Closed => None,
         };
         let closed = pending.close;
-        let rejoined = before.is_some() && matches!(pending.kind, PendingKind::External(_));
+        let rejoined = before.is_some() && pending.is_external();
+        if let Some(seed) = pending.join_seed {
+            record.join_seed = seed;
+        }
         let mls = match pending.kind {
             PendingKind::Intent => {
                 let mut mls = self.take_stored(&group)?;
@@ -146,7 +149,7 @@ impl Chat {
                 }
                 // A plain member that removes the last admins may replace the join key only afterwards.
                 if let Some(before) = &before
-                    && before.knew_join_key(&Before::of(&mls)?)
+                    && before.left_join_key_to(&Before::of(&mls)?)
                 {
                     record.intents.insert(0, Intent::AllowJoin);
                 }
@@ -315,10 +318,7 @@ impl Chat {
 }
 
 fn external(record: &Record) -> bool {
-    record
-        .pending
-        .as_ref()
-        .is_some_and(|p| matches!(p.kind, PendingKind::External(_)))
+    record.pending.as_ref().is_some_and(Pending::is_external)
 }
 
 fn judge(
@@ -398,10 +398,10 @@ impl Before {
         Member::of(leaf, &self.context.roles, &self.leaves)
     }
 
-    /// Whether somebody who is not there any more knows the join key that is in force still.
-    fn knew_join_key(&self, after: &Self) -> bool {
+    /// Whether somebody was removed, and people still join with the key that was in force before.
+    fn left_join_key_to(&self, after: &Self) -> bool {
         let stays = |leaf: &Leaf| after.leaves.iter().any(|other| other.handle == leaf.handle);
-        let key = after.context.join_key;
-        key.is_some() && key == self.context.join_key && !self.leaves.iter().all(stays)
+        let is_same = self.context.join_key == after.context.join_key;
+        after.context.roles.join_allowed && is_same && !self.leaves.iter().all(stays)
     }
 }

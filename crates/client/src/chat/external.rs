@@ -56,8 +56,8 @@ impl Chat {
     /// # Errors
     ///
     /// [`ChatError::NoGroupInfo`], also where an entry of `later` removes somebody or one is not
-    /// there: the group key has changed since, and the others would skip the commit. LEAVE for good,
-    /// and ask a member to add this device again.
+    /// there: the group key may have changed since, and the others would skip the commit. LEAVE for
+    /// good, and ask a member to add this device again.
     pub fn rejoin(
         &mut self,
         group: &GroupId,
@@ -144,6 +144,13 @@ impl Chat {
         self.attempt(&group, |chat| {
             chat.external(record, info, External { head, add, signer })
         })
+    }
+
+    /// Whether an external commit of this device waits for the hub.
+    #[must_use]
+    pub fn is_rejoining(&self, group: &GroupId) -> bool {
+        let record = self.record(group);
+        record.is_ok_and(|record| record.pending.is_some_and(|pending| pending.is_external()))
     }
 
     /// Whether there are commits since the last one that took effect here that do not fit: what this
@@ -266,6 +273,7 @@ impl Chat {
             commit,
             bundle,
             close: false,
+            join_seed: None,
             kind,
         };
         let submission = record.submission(&pending)?;
@@ -352,7 +360,8 @@ impl Here {
 /// Whether all entries after `position` are in `later` and none of them removes anybody: a removal
 /// replaces the group key, so that a GroupInfo from before it opens, but is of no use.
 ///
-/// An entry that all members skip counts, too. Only admins can put a removal into the log.
+/// An entry that all members skip counts, too: only admins can put a removal into the log. Rubbish in the
+/// place of a GroupInfo keeps a device from coming back only once its entry is not kept any more.
 fn keeps_group_key(position: u64, head: u64, later: &[LogEntry]) -> bool {
     (position.saturating_add(1)..=head).all(|at| {
         let mut entries = later.iter().filter(|entry| entry.position == at);

@@ -41,8 +41,8 @@ pub enum Received {
     Spent,
     /// It is one's own.
     Own,
-    /// It is of an epoch that this device has, and does not open: its author is in another group of
-    /// the same name, or sends rubbish.
+    /// It is of an epoch that this device has, and is not good in it: its author is in another branch
+    /// of the group, or sends rubbish.
     Foreign,
     /// It is not a good message of a member. Discard it.
     Invalid(&'static str),

@@ -162,14 +162,12 @@ impl Chat {
             first_message: None,
         };
         let bundle = sign(&bundle, &record.handle, keys::Purpose::Commit)?;
-        if let Some(seed) = plan.join_seed {
-            record.join_seed = seed.map(Seed);
-        }
         let pending = Pending {
             expect: record.position,
             commit,
             bundle,
             close: plan.close,
+            join_seed: plan.join_seed.map(|seed| seed.map(Seed)),
             kind: PendingKind::Intent,
         };
         let submission = record.submission(&pending)?;

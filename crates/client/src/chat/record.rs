@@ -99,6 +99,9 @@ pub(super) struct Pending {
     pub(super) bundle: Vec<u8>,
     /// Whether it ends the group.
     pub(super) close: bool,
+    /// The join key's private half, if it changes the join key.
+    #[serde(default)]
+    pub(super) join_seed: Option<Option<Seed>>,
     pub(super) kind: PendingKind,
 }
 
@@ -108,6 +111,12 @@ pub(super) enum PendingKind {
     Intent,
     /// The whole new MLS state of an external commit: it replaces the old one when it is accepted.
     External(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl Pending {
+    pub(super) const fn is_external(&self) -> bool {
+        matches!(self.kind, PendingKind::External(_))
+    }
 }
 
 /// A private key in a stored value.

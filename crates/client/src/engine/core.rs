@@ -53,8 +53,8 @@ pub(crate) struct Core {
     /// Conversations of which something newer was seen since their log was asked for: the answer does
     /// not end the search.
     pub(super) overtaken: BTreeSet<GroupId>,
-    /// At which position of a group a message did not open last.
-    pub(super) split: HashMap<GroupId, u64>,
+    /// At which position of a group a possible split was told last.
+    pub(super) split_told: HashMap<GroupId, u64>,
     /// When to look at a conversation again.
     pub(super) retry: BTreeMap<GroupId, Timestamp>,
     /// Receipts that are collected for a moment.
@@ -116,7 +116,7 @@ impl Core {
             dirty: BTreeSet::new(),
             awake: BTreeSet::new(),
             overtaken: BTreeSet::new(),
-            split: HashMap::new(),
+            split_told: HashMap::new(),
             retry: BTreeMap::new(),
             receipts: super::receipts::Collected::default(),
             waiting: BTreeMap::new(),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use commucat_proto::frame::ack::CustodyStatus;
 use commucat_proto::id::{GroupId, MessageId};
-use commucat_proto::limits::GAP_PATIENCE;
+use commucat_proto::limits::{GAP_PATIENCE, RELAY_TTL_DEFAULT};
 use serde::{Deserialize, Serialize};
 
 use super::core::Core;
@@ -43,22 +43,24 @@ impl Core {
         // Of a group whose hub is elsewhere, what is stored here is not there yet. And while it is not
         // sure that this device has the others' history, they may not be able to open it.
         let is_elsewhere = hub != self.own_domain() && status == CustodyStatus::Stored;
-        if is_elsewhere || self.chat.is_in_doubt(group) {
-            if self.vault.count_values(tables::GIVEN, group.as_bytes())? < GIVEN_MAX {
-                let key = (
-                    group.as_bytes().as_slice(),
-                    outgoing.message.as_bytes().as_slice(),
-                );
-                let given = Given {
-                    number,
-                    content: outgoing.content.clone(),
-                };
-                record::put(&self.vault, tables::GIVEN, key, &given)?;
-            }
-            return Ok(());
+        let may_come_back = is_elsewhere || self.chat.is_in_doubt(group);
+        let kept = self.vault.count_values(tables::GIVEN, group.as_bytes())?;
+        if may_come_back && kept < GIVEN_MAX {
+            let key = (
+                group.as_bytes().as_slice(),
+                outgoing.message.as_bytes().as_slice(),
+            );
+            let given = Given {
+                number,
+                content: outgoing.content.clone(),
+            };
+            return Ok(record::put(&self.vault, tables::GIVEN, key, &given)?);
         }
         if let Ok(content) = Content::decode(&outgoing.content) {
             self.is_settled(group, content.counter);
+        }
+        if may_come_back {
+            return Ok(());
         }
         let passed = (number, self.now);
         let (number, at) = *self.passed.entry(*group).or_insert(passed);
@@ -85,12 +87,16 @@ impl Core {
         Ok(all)
     }
 
-    /// A content that was on its way to the hub is there, or comes back for good.
+    /// A content that was on its way to the hub is there, or comes back for good. Not so while there
+    /// are doubts: one member has it, and others may be in another history.
     pub(super) fn settle_given(
         &mut self,
         group: &GroupId,
         message: &MessageId,
     ) -> Result<(), ClientError> {
+        if self.chat.is_in_doubt(group) {
+            return Ok(());
+        }
         if let Some(content) = self.take_given(group, message)? {
             self.is_settled(group, content.counter);
         }
@@ -148,8 +154,12 @@ impl Core {
             .entries(tables::OUTBOX, group.as_bytes(), 0, u32::MAX)?;
         let mut given = self.given(group)?;
         given.sort_by_key(|(_, given)| given.number);
-        for (message, _) in given {
-            self.seal_again(group, &message)?;
+        let oldest = self.now.saturating_sub(RELAY_TTL_DEFAULT);
+        for (message, given) in given {
+            // What is older has arrived, or came back. Whoever has it may have forgotten that.
+            if Content::decode(&given.content).is_ok_and(|content| content.sent >= oldest) {
+                self.seal_again(group, &message)?;
+            }
         }
         for (number, bytes) in waiting {
             // A new number, so that the answer to what is on its way does not count for it.

@@ -217,8 +217,14 @@ impl Core {
         let Some(one) = self.conversations.get(group) else {
             return Ok(true);
         };
-        if one.rejoin {
-            self.fetch_infos(group, Purpose::Rejoin(*group))?;
+        if one.rejoin && !self.chat.is_rejoining(group) {
+            let is_under_way = self
+                .online
+                .as_ref()
+                .is_some_and(|online| online.rejoining.contains_key(group));
+            if !is_under_way {
+                self.fetch_infos(group, Purpose::Rejoin(*group))?;
+            }
             return Ok(true);
         }
         if !one.behind {

@@ -11,7 +11,7 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::FromServer;
 use commucat_proto::frame::{Frame, FrameType};
-use commucat_proto::id::{AccountId, DedupeKey, GroupId, Handle};
+use commucat_proto::id::{AccountId, DedupeKey, GroupId};
 use commucat_proto::limits::EPOCHS_KEPT;
 
 use super::core::{Core, Effect, chat_error};
@@ -166,9 +166,9 @@ impl Core {
         if self.vault.contains(tables::OPENED, group.as_bytes(), &id)? {
             return Ok(());
         }
-        let position = opened.position.to_be_bytes();
+        let now = self.now.as_millis().to_be_bytes();
         self.vault
-            .put(tables::OPENED, group.as_bytes(), &id, &position)?;
+            .put(tables::OPENED, group.as_bytes(), &id, &now)?;
         let arrival = Arrival {
             author: AccountId::of_key(&opened.account),
             device: opened.device,
@@ -203,22 +203,30 @@ impl Core {
             return Ok(());
         }
         let applied = self.chat.apply(entry).map_err(chat_error)?;
-        let removed = &entry.change.remove;
-        if matches!(applied, Applied::Skipped(_)) && !removed.is_empty() {
-            self.off_the_list(&group, removed)?;
+        if matches!(applied, Applied::Skipped(_)) && !entry.change.remove.is_empty() {
+            self.struck_off(entry)?;
         }
         self.on_applied(&group, entry.position, applied)
     }
 
     /// An entry that all members skip took these off the hub's list all the same. Whether this device
-    /// is there still, the next FETCH tells; the others' leaves go, as if they had left.
-    fn off_the_list(&mut self, group: &GroupId, handles: &[Handle]) -> Result<(), ClientError> {
-        let own = self.chat.group(group).map_err(chat_error)?.handle;
-        let others: Vec<_> = handles.iter().copied().filter(|one| *one != own).collect();
-        if others.len() < handles.len() {
+    /// is there still, the next FETCH tells. The others' leaves go, too, if the author might have
+    /// removed them: else an admin could make the owners' devices remove an owner.
+    fn struck_off(&mut self, entry: &LogEntry) -> Result<(), ClientError> {
+        let group = &entry.group;
+        let struck = &entry.change.remove;
+        let view = self.chat.group(group).map_err(chat_error)?;
+        if struck.contains(&view.handle) {
             self.change(group, |one| one.behind = true);
             self.overtaken.insert(*group);
         }
+        let author = view.members.iter().find(|one| one.handle == entry.author);
+        let author = author.map_or(Role::Member, |author| author.role);
+        let may_remove = |role| author == Role::Owner || (author == Role::Admin && role < author);
+        let others = view.members.iter().filter(|one| {
+            one.handle != view.handle && struck.contains(&one.handle) && may_remove(one.role)
+        });
+        let others: Vec<_> = others.map(|one| one.handle).collect();
         if !others.is_empty() {
             self.intend(group, Intent::Remove(others));
         }
@@ -251,6 +259,7 @@ impl Core {
             }
             Applied::Advanced(advance) => {
                 self.moved(group, position, advance.tag);
+                self.change(group, |one| one.rejoin = false);
                 self.keep_epochs(group)?;
                 self.prune(group, position)?;
                 self.release(group)?;
@@ -312,7 +321,7 @@ impl Core {
         }
     }
 
-    /// Records of dedupe live a little longer than the secrets that could open a repeat.
+    /// Records of frames live a little longer than the secrets that could open a repeat.
     fn prune(&mut self, group: &GroupId, position: u64) -> Result<(), ClientError> {
         const KEPT: u64 = 8;
         if !position.is_multiple_of(KEPT) {
@@ -323,12 +332,19 @@ impl Core {
             .get(group)
             .map_or(position, |one| one.seen);
         let position = position.min(seen.max(position.saturating_sub(PAST_EPOCHS_MAX as u64)));
-        for table in [tables::KEYS, tables::OPENED] {
-            for (id, at) in self.vault.list(table, group.as_bytes())? {
-                let at = at.try_into().map_or(0, u64::from_be_bytes);
-                if at.saturating_add(2 * KEPT) < position {
-                    self.vault.delete(table, group.as_bytes(), &id)?;
-                }
+        self.forget_before(tables::KEYS, group, position.saturating_sub(2 * KEPT))
+    }
+
+    /// Deletes records of dedupe with a lower number than `first`.
+    pub(super) fn forget_before(
+        &mut self,
+        table: &'static str,
+        group: &GroupId,
+        first: u64,
+    ) -> Result<(), ClientError> {
+        for (id, at) in self.vault.list(table, group.as_bytes())? {
+            if at.try_into().map_or(0, u64::from_be_bytes) < first {
+                self.vault.delete(table, group.as_bytes(), &id)?;
             }
         }
         Ok(())
@@ -339,6 +355,7 @@ impl Core {
         self.change(group, |one| one.stage = Stage::Left);
         if let Some(online) = &mut self.online {
             online.unbind(group);
+            online.rejoining.remove(group);
         }
         for (number, _) in self
             .vault
@@ -394,10 +411,14 @@ impl Core {
         }
     }
 
-    /// Says so once for each state of the group: any member can send what does not open.
+    /// Says so once for each state of the group: any member can send what does not open. Strangers
+    /// whom nobody has decided about are not shown that this device reads along.
     fn may_be_split(&mut self, group: &GroupId) -> Result<(), ClientError> {
-        let position = self.conversations.get(group).map_or(0, |one| one.position);
-        if self.split.insert(*group, position) == Some(position) {
+        let Some(one) = self.conversations.get(group) else {
+            return Ok(());
+        };
+        let (position, is_undecided) = (one.position, one.request.is_some());
+        if is_undecided || self.split_told.insert(*group, position) == Some(position) {
             return Ok(());
         }
         self.is_split(group)

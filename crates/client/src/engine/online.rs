@@ -40,8 +40,8 @@ pub(crate) enum Purpose {
     Log(GroupId),
     /// GroupInfos, for rejoining.
     Rejoin(GroupId),
-    /// Entries after the GroupInfo that opens, for rejoining.
-    Later(GroupId),
+    /// Entries since the GroupInfo that opens, for rejoining.
+    Since(GroupId),
     /// GroupInfos, for comparing after a fork alarm.
     Compare(GroupId),
     /// GroupInfo that a Welcome needs.
@@ -84,14 +84,17 @@ pub(crate) enum Binding {
     Broken,
 }
 
+/// Channels that groups take which have nothing to send.
+const CHANNELS_FOR_TAGS: usize = CHANNEL_MAX as usize / 2;
+
 /// What a device that rejoins has fetched so far.
 pub(crate) struct Rejoining {
     /// The hub's head when the GroupInfos were fetched.
     pub(crate) head: u64,
     /// Sealed GroupInfos with their positions.
     pub(crate) infos: Vec<(u64, Bytes)>,
-    /// Entries after the GroupInfo that opens.
-    pub(crate) later: Vec<LogEntry>,
+    /// Entries since the GroupInfo that opens.
+    pub(crate) since: Vec<LogEntry>,
 }
 
 /// Fork tags that wait for the channel of their group, by group: hubs look at the last positions only.
@@ -217,8 +220,12 @@ impl Online {
         due
     }
 
-    /// Groups that have fork tags and no channel.
+    /// Groups that have fork tags and no channel, while half of the channels are left for those that
+    /// have something to send.
     pub(crate) fn unbound_with_tags(&self) -> BTreeSet<GroupId> {
+        if self.channels.len() >= CHANNELS_FOR_TAGS {
+            return BTreeSet::new();
+        }
         let groups = self.tags.iter().map(|tag| tag.group);
         groups
             .filter(|group| !self.bindings.contains_key(group))

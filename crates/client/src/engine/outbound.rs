@@ -81,7 +81,9 @@ impl Core {
             {
                 return Ok(());
             }
-            return self.bind(group);
+            // Binding asks the home server only; a hub that refuses must not be asked without pause.
+            let has_failed = self.failures.contains_key(group) && self.retry.contains_key(group);
+            return if has_failed { Ok(()) } else { self.bind(group) };
         };
         if binding != Binding::Bound {
             return Ok(());
@@ -279,6 +281,7 @@ impl Core {
     }
 
     pub(super) fn may_send(&self, group: &GroupId) -> bool {
+        // While it rejoins, what this device seals is in the history that it is about to leave.
         self.conversations.get(group).is_some_and(|one| {
             one.stage == Stage::Active && one.request.is_none() && one.ready && !one.rejoin
         })

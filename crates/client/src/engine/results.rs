@@ -7,7 +7,7 @@ use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fetch::{FetchResult, Want};
 use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_package::{ClaimResult, PackageCount};
-use commucat_proto::frame::key_update::KeyUpdateResult;
+use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
 use commucat_proto::id::{AccountId, GroupId, SealedRef};
 use commucat_proto::wire::Cbor as _;
 
@@ -21,6 +21,8 @@ use crate::event::{Change, Event};
 
 /// Devices in one commit (engine.md D).
 const ADD_MAX: usize = 50;
+/// A hub keeps the GroupInfos of its last positions (CCP-1 section 5.4): none that opens is older.
+const INFOS_KEPT: u64 = 16;
 
 impl Core {
     /// A request succeeded.
@@ -32,7 +34,6 @@ impl Core {
         self.not_busy(&purpose);
         match purpose {
             Purpose::Join(group) => {
-                self.failures.remove(&group);
                 if let Some(online) = &mut self.online
                     && let Some((_, binding)) = online.bindings.get_mut(&group)
                 {
@@ -62,9 +63,9 @@ impl Core {
                 let fetched: FetchResult = Self::read_result(result)?;
                 self.on_rejoin(&group, &fetched)
             }
-            Purpose::Later(group) => {
+            Purpose::Since(group) => {
                 let fetched: FetchResult = Self::read_result(result)?;
-                self.on_later(&group, fetched)
+                self.on_since(&group, fetched)
             }
             Purpose::Compare(group) => {
                 let fetched: FetchResult = Self::read_result(result)?;
@@ -107,7 +108,7 @@ impl Core {
             | Purpose::Commit(group)
             | Purpose::Log(group)
             | Purpose::Rejoin(group)
-            | Purpose::Later(group)
+            | Purpose::Since(group)
             | Purpose::Compare(group) => group,
             Purpose::Join(_)
             | Purpose::Welcome(_)
@@ -259,6 +260,9 @@ impl Core {
 
     /// GroupInfos came: what happened since the one that opens says whether it leads back.
     fn on_rejoin(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
+        if !self.has_to_rejoin(group) {
+            return Ok(());
+        }
         let infos = infos(fetched);
         let at = match self.chat.rejoin_at(group, &infos) {
             Ok(at) => at,
@@ -267,56 +271,68 @@ impl Core {
         let rejoining = Rejoining {
             head: fetched.head,
             infos,
-            later: Vec::new(),
+            since: Vec::new(),
         };
-        if at >= fetched.head {
+        let missing = fetched.head.saturating_sub(at);
+        if missing == 0 || missing > INFOS_KEPT {
             return self.rejoin(group, &rejoining);
         }
         if let Some(online) = &mut self.online {
             online.rejoining.insert(*group, rejoining);
         }
-        self.fetch_later(group, at.saturating_add(1))
+        self.fetch_since(group, at.saturating_add(1))
     }
 
-    fn fetch_later(&mut self, group: &GroupId, from: u64) -> Result<(), ClientError> {
+    /// Whether this device still wants to rejoin: an answer may come when it does not any more.
+    fn has_to_rejoin(&self, group: &GroupId) -> bool {
+        let one = self.conversations.get(group);
+        one.is_some_and(|one| one.stage == Stage::Active && one.rejoin)
+            && !self.chat.is_rejoining(group)
+    }
+
+    fn fetch_since(&mut self, group: &GroupId, from: u64) -> Result<(), ClientError> {
         let want = Want {
             entries: true,
             ..Want::default()
         };
-        self.fetch(group, from, want, Purpose::Later(*group))
+        self.fetch(group, from, want, Purpose::Since(*group))
     }
 
-    fn on_later(&mut self, group: &GroupId, fetched: FetchResult) -> Result<(), ClientError> {
+    fn on_since(&mut self, group: &GroupId, fetched: FetchResult) -> Result<(), ClientError> {
         let known = self
             .online
             .as_mut()
             .and_then(|online| online.rejoining.remove(group));
-        // If the log has moved on, it all begins again with newer GroupInfos.
-        let Some(mut rejoining) = known.filter(|known| known.head == fetched.head) else {
+        let Some(mut rejoining) = known.filter(|_| self.has_to_rejoin(group)) else {
             return Ok(());
         };
-        let last = fetched.entries.last().map(|entry| entry.position);
-        rejoining.later.extend(fetched.entries);
-        match last {
-            Some(last) if last < rejoining.head => {
+        if rejoining.head != fetched.head {
+            // The log has moved on: it all begins again with newer GroupInfos.
+            self.sent_nothing(group);
+            return Ok(());
+        }
+        let reached = rejoining.since.last().map(|entry| entry.position);
+        let is_next = |entry: &LogEntry| reached.is_none_or(|reached| entry.position > reached);
+        rejoining
+            .since
+            .extend(fetched.entries.into_iter().filter(is_next));
+        match rejoining.since.last().map(|entry| entry.position) {
+            Some(last) if last < rejoining.head && Some(last) != reached => {
                 if let Some(online) = &mut self.online {
                     online.rejoining.insert(*group, rejoining);
                 }
-                self.fetch_later(group, last.saturating_add(1))
+                self.fetch_since(group, last.saturating_add(1))
             }
             Some(_) | None => self.rejoin(group, &rejoining),
         }
     }
 
     fn rejoin(&mut self, group: &GroupId, rejoining: &Rejoining) -> Result<(), ClientError> {
-        let Rejoining { head, infos, later } = rejoining;
-        match self.chat.rejoin(group, *head, infos, later) {
+        let Rejoining { head, infos, since } = rejoining;
+        match self.chat.rejoin(group, *head, infos, since) {
             Ok(_submission) => {
                 // The commit leads past whatever is missing.
-                self.change(group, |one| {
-                    one.rejoin = false;
-                    one.behind = false;
-                });
+                self.change(group, |one| one.behind = false);
                 self.intents.insert(*group);
                 Ok(())
             }
@@ -383,8 +399,11 @@ impl Core {
             | Purpose::Reference(group)
             | Purpose::Log(group)
             | Purpose::Rejoin(group)
-            | Purpose::Later(group)
+            | Purpose::Since(group)
             | Purpose::Compare(group) => {
+                if let Some(online) = &mut self.online {
+                    online.rejoining.remove(&group);
+                }
                 if problem.title == Title::NotFound && self.is_active(&group) {
                     return self.not_found(&group);
                 }
@@ -462,6 +481,9 @@ impl Core {
         if title == Title::NotFound || busy.contains(&title) {
             self.later(group, problem);
             return Ok(());
+        }
+        if self.chat.is_rejoining(group) {
+            self.later(group, problem);
         }
         match self.chat.withdraw(group) {
             Ok(_) => Ok(()),

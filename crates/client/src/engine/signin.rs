@@ -97,6 +97,9 @@ impl Core {
             if let Err(error @ ChatError::Store(_)) = self.chat.forget_epochs(&group, before) {
                 return Err(chat_error(error));
             }
+            // What came back after so long is sealed again under its id, and waits as long again.
+            let opened = before.saturating_sub(RELAY_TTL_DEFAULT).as_millis();
+            self.forget_before(tables::OPENED, &group, opened)?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ pub(crate) const UNSHOWN: &str = "unshown";
 pub(crate) const SENT: &str = "sent";
 /// By group: dedupe keys of frames handled, with the position in the frame.
 pub(crate) const KEYS: &str = "keys";
-/// By group: (author device, message id) of what opened, with the position.
+/// By group: (author device, message id) of what opened, with the time.
 pub(crate) const OPENED: &str = "opened";
 /// Log by group: frames of a later epoch, unopened.
 pub(crate) const HELD: &str = "held";

@@ -224,7 +224,8 @@ fn apply(group: &Group, proposal: &Proposal<'_>, position: u64) -> Result<Group,
             return Err(Refusal::Invalid("a handle is removed without being there"));
         }
         after.list.retain(|entry| entry.handle != *handle);
-        after.gone.retain(|gone| gone != handle);
+        // The members may not be able to read the commit: then the leaf is there still, and goes later.
+        after.remember_gone([*handle]);
     }
     let mut flagged = HashSet::new();
     for (handle, admin) in proposal.admins {

@@ -17,6 +17,9 @@ pub const HANDLES_MAX: usize = 256;
 /// Home domains of one list.
 pub const DOMAINS_MAX: usize = 64;
 
+/// Handles that were in a list and are remembered.
+const GONE_KEPT: usize = 256;
+
 /// A MSG may be sealed this many entries before the head, not more.
 pub const EPOCHS_OPEN: u64 = 2;
 
@@ -43,7 +46,7 @@ pub struct Group {
     pub head: u64,
     /// The list, in the order in which its entries were added.
     pub list: Vec<Entry>,
-    /// Handles that left by `gone` and whose leaf no commit has removed yet.
+    /// Handles that were in the list, oldest first: commits may still remove their leaves.
     pub gone: Vec<Handle>,
     /// The join key in force.
     pub join_key: Option<JoinKey>,
@@ -217,9 +220,19 @@ impl Group {
             .partition(|entry| handles.contains(&entry.handle));
         group.list = stay;
         let removed: Vec<Handle> = gone.into_iter().map(|entry| entry.handle).collect();
-        group.gone.extend(&removed);
+        group.remember_gone(removed.iter().copied());
         group.settle();
         Departure { group, removed }
+    }
+
+    pub(super) fn remember_gone(&mut self, handles: impl IntoIterator<Item = Handle>) {
+        for handle in handles {
+            if !self.gone.contains(&handle) {
+                self.gone.push(handle);
+            }
+        }
+        let more = self.gone.len().saturating_sub(GONE_KEPT);
+        self.gone.drain(..more);
     }
 
     /// What holds of every list: without an admin all are; without anybody it is closed.

@@ -318,14 +318,17 @@ fn raw(handles: impl Iterator<Item = Handle>) -> Vec<Vec<u8>> {
 async fn change_list(tx: &Tx, commit: &Commit, found: &Found) -> Result<(), Fault> {
     let removed = raw(commit.remove.iter().copied());
     let added = commit.add.iter().map(|entry| entry.handle);
-    let touched = raw(commit.remove.iter().copied().chain(added));
+    let added = raw(added);
     if !removed.is_empty() {
-        remove_entries(tx, found.row, &removed).await?;
+        let there = remove_entries(tx, found.row, &removed).await?;
+        let mut gone = commit.remove.clone();
+        gone.retain(|handle| there.contains(handle));
+        remember_gone(tx, found.row, &gone).await?;
     }
-    if !touched.is_empty() {
+    if !added.is_empty() {
         tx.execute(
             "DELETE FROM group_gone WHERE grp = $1 AND handle = ANY ($2::bytea[])",
-            &[&found.row, &touched],
+            &[&found.row, &added],
         )
         .await?;
     }

@@ -235,8 +235,9 @@ fn refuse(tx: &Tx<'_>, commit: &Commit, found: &Found) -> Result<CommitOutcome, 
 
 fn change_list(tx: &Tx<'_>, commit: &Commit, found: &Found) -> Result<(), StoreError> {
     for handle in &commit.remove {
-        remove_entry(tx, found.row, handle)?;
-        forget_gone(tx, found.row, handle)?;
+        if remove_entry(tx, found.row, handle)? {
+            remember_gone(tx, found.row, handle)?;
+        }
     }
     for entry in &commit.add {
         add_entry(tx, found.row, entry)?;

@@ -66,8 +66,8 @@ pub struct Group {
     pub revision: u64,
     /// The list.
     pub entries: Fanout,
-    /// Handles that [`Store::remove_handles`] took off the list and no commit has removed or added
-    /// since: the last [`Store::GONE_KEPT`] of them, oldest first.
+    /// Handles that were in the list and have not been added again: the last [`Store::GONE_KEPT`] of
+    /// them, oldest first.
     pub gone: Vec<Handle>,
     /// The join key in force.
     pub join_key: Option<JoinKey>,

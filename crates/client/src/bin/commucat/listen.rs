@@ -217,7 +217,7 @@ fn event_text(event: &Event) -> Option<String> {
         Event::Conversation {
             change: Change::Lost,
             ..
-        } => "(this device was away for too long and is out of a group: ask a member to add it \
+        } => "(this device cannot find back into a group and has left it: ask a member to add it \
               again)"
             .to_owned(),
         Event::Undelivered { reason, .. } => {

@@ -172,6 +172,55 @@ fn a_device_that_an_unreadable_entry_struck_off_the_list_finds_out() {
 }
 
 #[test]
+fn an_admin_cannot_make_an_owners_device_remove_an_owner() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.link("alice", "tablet");
+    world.settle();
+    let commits = world.commits("alice");
+
+    // Alice's account made the group; Bob's is an admin.
+    world.strike("bob", "tablet");
+    world.settle_for(10_000);
+
+    assert_eq!(changes(&world, "tablet", Change::Left), 1);
+    assert_eq!(world.commits("alice"), commits);
+}
+
+#[test]
+fn a_device_that_was_struck_off_finds_out_also_while_it_has_something_to_say() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.disconnect("bob");
+    world.send("bob", "alice", "too late");
+
+    world.strike("alice", "bob");
+    world.connect("bob");
+    world.settle_for(20_000);
+
+    assert_eq!(changes(&world, "bob", Change::Left), 1);
+    assert!(world.sent_by("bob").len() < 10, "it asks in pauses");
+}
+
+#[test]
+fn a_device_that_rejoins_sends_nothing_before_it_is_back() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.hold_commits(true);
+    world.lose_track("bob");
+    world.settle();
+
+    world.send("bob", "alice", "patience");
+    world.settle();
+    let before = world.sent_by("bob").len();
+    world.hold_commits(false);
+    world.settle();
+
+    assert_eq!(world.sent_by("bob").len(), before + 1);
+    assert_eq!(world.texts("alice"), ["patience"]);
+}
+
+#[test]
 fn a_message_that_does_not_open_is_told_once_as_a_split() {
     let mut world = two();
     world.talk("alice", "bob");

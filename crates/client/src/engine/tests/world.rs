@@ -23,7 +23,9 @@ use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::payload::FromClient;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
-use commucat_proto::id::{AccountId, ClaimId, Domain, DomainKey, GroupId, NoiseKey, SealedRef};
+use commucat_proto::id::{
+    AccountId, ClaimId, Domain, DomainKey, GroupId, Handle, NoiseKey, SealedRef,
+};
 use commucat_proto::signed::Signed;
 use commucat_proto::time::Timestamp;
 use commucat_proto::wire::Cbor;
@@ -82,6 +84,8 @@ struct Group {
     head: u64,
     list: Vec<FanoutEntry>,
     log: Vec<LogEntry>,
+    /// Handles that were in the list.
+    gone: Vec<Handle>,
     /// Entries before this position are gone.
     first_kept: u64,
     infos: Vec<(u64, Bytes)>,
@@ -355,14 +359,9 @@ impl World {
             FromClient::Msg(msg) => self.message(name, (channel, sequence), &msg),
             FromClient::Ack(ack) => {
                 let device = self.devices.get_mut(name).unwrap();
-                for tag in ack.tags {
-                    let is_bound = device.channels.values().any(|group| *group == tag.group);
-                    assert!(
-                        is_bound,
-                        "{name} reports a tag of a group that is not bound"
-                    );
-                    device.tags.push(tag);
-                }
+                let bound: HashSet<_> = device.channels.values().collect();
+                let tags = ack.tags.iter().filter(|tag| bound.contains(&tag.group));
+                device.tags.extend(tags);
                 self.acknowledge(name, ack.through.unwrap_or(0));
             }
             FromClient::KeyUpdate(update) => {
@@ -428,6 +427,11 @@ impl World {
         let Some(group) = device.channels.get(&channel).copied() else {
             return self.refuse(name, sequence, Problem::new(Title::NotJoined, ""));
         };
+        let mut list = self.groups[&group].list.iter();
+        if !list.any(|one| self.refs[&one.sealed_ref] == name) {
+            device.channels.remove(&channel);
+            return self.refuse(name, sequence, Problem::new(Title::NotFound, ""));
+        }
         if let Some(title) = device.refuse.take() {
             device.channels.remove(&channel);
             return self.refuse(name, sequence, Problem::new(title, ""));
@@ -551,6 +555,14 @@ impl World {
             author.admin || !bundle.change.needs_admin(),
             "{name} may not do that"
         );
+        let is_known = |handle: &Handle| {
+            group.gone.contains(handle) || group.list.iter().any(|one| one.handle == *handle)
+        };
+        assert!(
+            bundle.change.remove.iter().all(is_known),
+            "{name} removes who was never there"
+        );
+        group.gone.extend(&bundle.change.remove);
         group.head += 1;
         group.log.push(entry.clone());
         group

@@ -190,27 +190,31 @@ impl World {
             .push_back((FrameType::GroupEvent, gap.encode().into()));
     }
 
-    /// The group, where there is only one.
-    fn only_group(&self) -> GroupId {
-        let [id] = self.groups.keys().copied().collect::<Vec<_>>()[..] else {
-            panic!("there is not one group");
+    /// The only group in which these devices are.
+    fn group_of(&self, names: &[&str]) -> GroupId {
+        let is_in = |group: &super::Group, name: &str| {
+            let mut list = group.list.iter();
+            list.any(|entry| self.refs[&entry.sealed_ref] == name)
         };
-        id
+        let is_shared = |group: &super::Group| names.iter().all(|name| is_in(group, name));
+        let mut groups = self.groups.iter().filter(|(_, group)| is_shared(group));
+        let (id, _) = groups.next().expect("they share a group");
+        assert!(groups.next().is_none(), "they share several");
+        *id
     }
 
-    fn handle_of(&self, name: &str) -> Handle {
-        let mut entries = self.groups[&self.only_group()].list.iter();
+    fn handle_of(&self, group: &GroupId, name: &str) -> Handle {
+        let mut entries = self.groups[group].list.iter();
         let entry = entries.find(|entry| self.refs[&entry.sealed_ref] == name);
         entry.expect("it is in the list").handle
     }
 
-    /// An entry comes into the log of the only group, and to everybody.
-    fn post(&mut self, author: Handle, commit: Bytes, change: Change) {
-        let id = self.only_group();
-        let group = self.groups.get_mut(&id).unwrap();
+    /// An entry comes into the log of a group, and to everybody.
+    fn post(&mut self, id: &GroupId, author: Handle, commit: Bytes, change: Change) {
+        let group = self.groups.get_mut(id).unwrap();
         group.head += 1;
         let entry = LogEntry {
-            group: id,
+            group: *id,
             position: group.head,
             commit,
             change,
@@ -219,31 +223,33 @@ impl World {
         };
         group.log.push(entry.clone());
         let payload = Bytes::from(entry.encode());
-        self.fan_out(&id, None, FrameType::KeyUpdate, &payload);
+        self.fan_out(id, None, FrameType::KeyUpdate, &payload);
     }
 
-    /// An entry of the only group, which no member can read, takes a device off the list.
+    /// An entry that no member can read takes a device off the list.
     pub(in crate::engine::tests) fn strike(&mut self, author: &str, struck: &str) {
-        let (author, struck) = (self.handle_of(author), self.handle_of(struck));
+        let id = self.group_of(&[author, struck]);
+        let (author, struck) = (self.handle_of(&id, author), self.handle_of(&id, struck));
         let change = Change {
             remove: vec![struck],
             ..Change::default()
         };
-        self.post(author, Bytes::from_static(b"rubbish"), change);
-        let id = self.only_group();
+        self.post(&id, author, Bytes::from_static(b"rubbish"), change);
         let group = self.groups.get_mut(&id).unwrap();
         group.list.retain(|one| one.handle != struck);
+        group.gone.push(struck);
     }
 
-    /// A device posts the first commit of the only group once more: of an epoch that is over.
+    /// A device posts the first commit of its only group once more: of an epoch that is over.
     pub(in crate::engine::tests) fn repeat_entry(&mut self, author: &str) {
-        let commit = self.groups[&self.only_group()].log[0].commit.clone();
-        self.post(self.handle_of(author), commit, Change::default());
+        let id = self.group_of(&[author]);
+        let commit = self.groups[&id].log[0].commit.clone();
+        self.post(&id, self.handle_of(&id, author), commit, Change::default());
     }
 
     /// A device has reason to believe that its history is not that of the others.
     pub(in crate::engine::tests) fn lose_track(&mut self, name: &str) {
-        let id = self.only_group();
+        let id = self.group_of(&[name]);
         self.step(name, |core| {
             core.change(&id, |one| one.rejoin = true);
             core.awake.insert(id);
