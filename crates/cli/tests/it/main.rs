@@ -13,6 +13,7 @@ mod diagnose;
 mod init;
 mod invite;
 mod peer;
+mod restored;
 mod rotate_keys;
 mod running;
 mod world;
