@@ -361,6 +361,22 @@ impl Core {
         self.request(FrameType::Leave, &leave, Purpose::Leave(*group));
     }
 
+    /// Gives up the channel of a group under the handle that this device had in it. The server keeps it
+    /// bound until it is told, also after a removal.
+    pub(super) fn unbind(&mut self, group: &GroupId) {
+        let was_bound = self
+            .online
+            .as_mut()
+            .is_some_and(|online| online.release(group));
+        if was_bound {
+            let leave = Leave {
+                group: *group,
+                for_good: false,
+            };
+            self.request(FrameType::Leave, &leave, Purpose::Unbind(*group));
+        }
+    }
+
     /// Number of devices in a conversation.
     pub(super) fn devices_in(&mut self, group: &GroupId) -> usize {
         self.chat.group(group).map_or(0, |view| view.members.len())

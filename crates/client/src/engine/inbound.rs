@@ -353,8 +353,8 @@ impl Core {
     /// This device is out of a conversation; its history stays.
     pub(super) fn end(&mut self, group: &GroupId, change: Change) -> Result<(), ClientError> {
         self.change(group, |one| one.stage = Stage::Left);
+        self.unbind(group);
         if let Some(online) = &mut self.online {
-            online.unbind(group);
             online.rejoining.remove(group);
         }
         for (number, _) in self

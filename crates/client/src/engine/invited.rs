@@ -92,6 +92,7 @@ impl Core {
             ..Conversation::new(group, invite.hub.clone(), company.kind.clone())
         };
         self.conversations.insert(group, one);
+        self.unbind(&group);
         self.forget_order(&group)?;
         self.dirty.insert(group);
         self.intents.insert(group);

@@ -48,6 +48,8 @@ pub(crate) enum Purpose {
     Welcome(GroupId),
     /// Leave for good.
     Leave(GroupId),
+    /// Give the channel back.
+    Unbind(GroupId),
     /// The device list of a contact.
     List(AccountId),
     /// A new own device list.
@@ -255,11 +257,24 @@ impl Online {
         Some(channel)
     }
 
-    /// Gives the channel of `group` back.
+    /// Gives the channel of `group` back, where the server has no binding.
     pub(crate) fn unbind(&mut self, group: &GroupId) {
         if let Some((channel, _)) = self.bindings.remove(group) {
             self.channels.remove(&channel);
         }
+    }
+
+    /// Stops using the channel of `group`; whether there was one. No other group may have it before the
+    /// server has answered a LEAVE: see [`Online::left`].
+    pub(crate) fn release(&mut self, group: &GroupId) -> bool {
+        self.bindings.remove(group).is_some()
+    }
+
+    /// The server has no binding of `group` any more, unless a JOIN after the LEAVE made one.
+    pub(crate) fn left(&mut self, group: &GroupId) {
+        let own = self.bindings.get(group).map(|(channel, _)| *channel);
+        self.channels
+            .retain(|channel, of| of != group || Some(*channel) == own);
     }
 
     /// When the oldest request should have been answered.

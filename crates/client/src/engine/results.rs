@@ -83,6 +83,12 @@ impl Core {
                 self.change(&group, |one| one.leaving = false);
                 Ok(())
             }
+            Purpose::Unbind(group) => {
+                if let Some(online) = &mut self.online {
+                    online.left(&group);
+                }
+                Ok(())
+            }
             Purpose::List(account) => {
                 let found: DirectoryResult = Self::read_result(result)?;
                 self.on_list(&account, &found.list)
@@ -113,6 +119,7 @@ impl Core {
             Purpose::Join(_)
             | Purpose::Welcome(_)
             | Purpose::Leave(_)
+            | Purpose::Unbind(_)
             | Purpose::List(_)
             | Purpose::PutList
             | Purpose::Count
@@ -420,6 +427,7 @@ impl Core {
             Purpose::PutList => self.on_list_refused(problem),
             Purpose::Welcome(_)
             | Purpose::Leave(_)
+            | Purpose::Unbind(_)
             | Purpose::Count
             | Purpose::Publish
             | Purpose::Capability => Ok(()),

@@ -385,6 +385,29 @@ fn a_removed_member_is_out_and_the_others_go_on() {
 }
 
 #[test]
+fn the_channel_of_a_group_that_is_over_serves_another_one() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    for name in ["tea", "coffee"] {
+        let (name, members) = (name.to_owned(), vec!["bob".to_owned()]);
+        let group = name.clone();
+        world.ask("alice", |reply| Command::CreateGroup {
+            name,
+            members,
+            reply,
+        });
+        world.settle();
+        world.send("bob", &group, &group);
+        world.settle();
+        let who = "bob".to_owned();
+        world.ask("alice", |reply| Command::Remove { group, who, reply });
+        world.settle();
+    }
+
+    assert_eq!(world.texts("alice"), ["tea", "coffee"]);
+}
+
+#[test]
 fn a_contact_whose_list_cannot_be_read_yet_is_asked_for_it_again() {
     let mut world = World::new();
     world.register("alice");

@@ -352,8 +352,13 @@ impl World {
         let (channel, sequence) = (frame.header.channel, frame.header.sequence);
         match FromClient::decode(frame).unwrap() {
             FromClient::Join(join) => {
-                let device = self.devices.get_mut(name).unwrap();
-                device.channels.insert(channel, join.group);
+                let channels = &mut self.devices.get_mut(name).unwrap().channels;
+                let is_other =
+                    |at: &u32, group: &GroupId| (*at == channel) != (*group == join.group);
+                if channels.iter().any(|(at, group)| is_other(at, group)) {
+                    return self.refuse(name, sequence, Problem::new(Title::Conflict, ""));
+                }
+                channels.insert(channel, join.group);
                 self.answer(name, &AckDown::done(sequence));
             }
             FromClient::Msg(msg) => self.message(name, (channel, sequence), &msg),
@@ -390,6 +395,11 @@ impl World {
             FromClient::Directory(operation) => self.directory(name, sequence, operation),
             FromClient::Fetch(fetch) => self.fetch(name, sequence, &fetch),
             FromClient::Leave(leave) => {
+                let device = self.devices.get_mut(name).unwrap();
+                device.channels.retain(|_, group| *group != leave.group);
+                if !leave.for_good {
+                    return self.answer(name, &AckDown::done(sequence));
+                }
                 let refs: HashSet<_> = self
                     .refs
                     .iter()
