@@ -34,12 +34,7 @@ impl Core {
         self.not_busy(&purpose);
         match purpose {
             Purpose::Join(group) => {
-                if let Some(online) = &mut self.online
-                    && let Some((_, binding)) = online.bindings.get_mut(&group)
-                {
-                    *binding = Binding::Bound;
-                }
-                self.awake.insert(group);
+                self.on_bound(&group);
                 Ok(())
             }
             Purpose::Reference(group) => {
@@ -104,6 +99,15 @@ impl Core {
                 self.save_account()
             }
         }
+    }
+
+    fn on_bound(&mut self, group: &GroupId) {
+        if let Some(online) = &mut self.online
+            && let Some((_, binding)) = online.bindings.get_mut(group)
+        {
+            *binding = Binding::Bound;
+        }
+        self.awake.insert(*group);
     }
 
     fn not_busy(&mut self, purpose: &Purpose) {
