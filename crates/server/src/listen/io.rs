@@ -1,4 +1,4 @@
-//! A stream between TLS and HTTP/2 that joins small writes and counts control frames.
+//! A stream between TLS and HTTP/2 that counts control frames.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,9 +9,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limit::Bucket;
 
-/// Keeps `is_write_vectored` false, because h2 then joins DATA frames up to 1 KiB into one write
-/// instead of writing each by itself, and ends a connection that floods with PING or SETTINGS,
-/// which h2 answers without bound.
+/// Ends a connection that floods with PING or SETTINGS, which h2 answers without bound.
+///
+/// Writes are vectored: a DATA frame of 256 bytes or more goes out with its head, and what was waiting,
+/// in one record and one write. To a stream that is not, h2 writes the first 1 KiB by itself. The price
+/// is that each such frame is a write: a session joins what it has into one, see
+/// [`CarrierWriter::write`](crate::carrier::CarrierWriter::write).
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     inner: S,
@@ -58,12 +61,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let first = parts.iter().find(|part| !part.is_empty());
-        Pin::new(&mut self.inner).poll_write(cx, first.map_or(&[], |part| part))
+        Pin::new(&mut self.inner).poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
-        false
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
