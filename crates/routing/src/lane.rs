@@ -156,19 +156,21 @@ impl<L> Lane<L> {
         if self.state == State::Closed {
             return Err(Closed { envelope, leg });
         }
-        match self.keys.find(&envelope.key) {
+        if self.is_overfull() && self.keys.find(&envelope.key).is_none() {
+            out.push(Effect::Resolve(leg, Outcome::Failed));
+            return Ok(());
+        }
+        match self.keys.find_or_insert(envelope.key, self.window.next()) {
             Some(Known::Acked) => out.push(Effect::Resolve(leg, self.settings.answer)),
             Some(Known::Window(slot)) => self.join(slot, leg, out),
-            None if self.is_overfull() => out.push(Effect::Resolve(leg, Outcome::Failed)),
             None => self.hold(envelope, leg, now, out),
         }
         Ok(())
     }
 
+    /// Takes an entry, whose key is noted, into the window.
     fn hold(&mut self, envelope: Envelope, leg: L, now: Instant, out: &mut Vec<Effect<L>>) {
-        let key = envelope.key;
-        let slot = self.window.push(envelope, leg, now);
-        self.keys.insert(key, slot);
+        self.window.push(envelope, leg, now);
         self.spool_if_due(out);
         if matches!(self.state, State::Live(_)) {
             self.wake(out);

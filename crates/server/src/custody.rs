@@ -64,8 +64,8 @@ enum Part {
     Return(Arc<Returning>, commucat_routing::ticket::Leg),
     /// An entry of the server's own.
     Kept(Arc<Waiter>),
-    /// An entry that another node sent.
-    Far(Far),
+    /// An entry that another node sent. In a box: legs wait in every window, and are seldom this.
+    Far(Box<Far>),
 }
 
 struct Returning {
@@ -100,8 +100,8 @@ impl Leg {
     }
 
     /// The leg of an entry that another node sent.
-    pub(crate) const fn far(parcel: Far) -> Self {
-        Self(Some(Part::Far(parcel)))
+    pub(crate) fn far(parcel: Far) -> Self {
+        Self(Some(Part::Far(Box::new(parcel))))
     }
 
     /// Ends the leg. May carry out the verdict: call it with no lock held.

@@ -1,6 +1,7 @@
 //! Which keys a lane knows: those in its window, and the last ones that the far end acknowledged.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use commucat_proto::id::DedupeKey;
 
@@ -18,7 +19,7 @@ pub(super) enum Known {
 
 /// The keys of a window and a bounded memory of acknowledged ones.
 ///
-/// A message costs its lane five looks into this map. The hash is keyed, because authors choose what
+/// A message costs its lane three looks into this map. The hash is keyed, because authors choose what
 /// keys are made of; SipHash took 4 % of the whole server's time here.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -40,8 +41,15 @@ impl Keys {
         self.known.get(key).copied()
     }
 
-    pub(super) fn insert(&mut self, key: DedupeKey, slot: SlotId) {
-        self.known.insert(key, Known::Window(slot));
+    /// Where a key is; one that is nowhere is in `slot` from now on.
+    pub(super) fn find_or_insert(&mut self, key: DedupeKey, slot: SlotId) -> Option<Known> {
+        match self.known.entry(key) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(free) => {
+                free.insert(Known::Window(slot));
+                None
+            }
+        }
     }
 
     /// Forgets a key that leaves the window without an acknowledgement.
@@ -59,9 +67,10 @@ impl Keys {
             return;
         }
         if let Some(oldest) = self.acked.pop_front()
-            && self.known.get(&oldest) == Some(&Known::Acked)
+            && let Entry::Occupied(known) = self.known.entry(oldest)
+            && *known.get() == Known::Acked
         {
-            self.known.remove(&oldest);
+            known.remove();
         }
     }
 

@@ -109,7 +109,12 @@ impl<L> Window<L> {
         self.slots.len()
     }
 
-    pub(super) fn push(&mut self, envelope: Envelope, leg: L, now: Instant) -> SlotId {
+    /// The slot of the entry that is pushed next.
+    pub(super) const fn next(&self) -> SlotId {
+        self.next
+    }
+
+    pub(super) fn push(&mut self, envelope: Envelope, leg: L, now: Instant) {
         let id = self.next;
         self.next = SlotId(id.0.wrapping_add(1));
         let slot = Slot {
@@ -122,7 +127,6 @@ impl<L> Window<L> {
         };
         self.bytes = self.bytes.saturating_add(slot.bytes());
         self.slots.push_back(slot);
-        id
     }
 
     fn index(&self, id: SlotId) -> Option<usize> {
