@@ -20,6 +20,10 @@ pub const OVERHEAD: usize = LENGTH_BYTES + TAG_BYTES;
 /// Room that an idle [`Opener`] may keep; anything above is given back after use.
 const IDLE_CAPACITY_MAX: usize = 2_048;
 
+/// How much more than has come of a record there may be room for: whoever announces a long one and
+/// sends little shall not have much memory held.
+const ROOM_FACTOR: usize = 4;
+
 const LENGTH_BYTES: usize = 2;
 const TAG_BYTES: usize = 16;
 
@@ -234,6 +238,10 @@ impl Opener {
         }
         if input.is_empty() && self.partial.capacity() > IDLE_CAPACITY_MAX {
             self.partial = BytesMut::new();
+        }
+        if let Some(len) = record_length(input)? {
+            let whole = LENGTH_BYTES + len;
+            self.partial.reserve(whole.min(ROOM_FACTOR * input.len()));
         }
         self.partial.extend_from_slice(input);
         Ok(records)

@@ -16,7 +16,7 @@ pub use self::commit::{
     Change, Committed, JoinKeyChange, Past, Proposal, Recipient, Signer, commit, signer,
 };
 pub use self::group::{
-    Author, DOMAINS_MAX, Departure, EPOCHS_OPEN, Entry, Fanout, Group, HANDLES_MAX,
+    Admission, Author, DOMAINS_MAX, Departure, EPOCHS_OPEN, Entry, Fanout, Group, HANDLES_MAX,
     JOIN_READ_WINDOW, JoinKey, Source,
 };
 pub use self::rate::{Limiter, Rate};

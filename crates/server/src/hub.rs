@@ -25,7 +25,7 @@ use commucat_proto::frame::group_create::GroupCreate;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle, QueueId, SealedRef};
 use commucat_proto::wire::Cbor;
-use commucat_routing::hub::{Alarm, Author, Fanout, Group, Limiter, Rate, Refusal, Source};
+use commucat_routing::hub::{Admission, Alarm, Author, Group, Limiter, Rate, Refusal, Source};
 use commucat_routing::lane::Envelope;
 use commucat_storage::{GroupCreated, NewGroup, Store};
 use parking_lot::Mutex;
@@ -344,10 +344,10 @@ impl Hub {
         let Some(view) = self.cached(group) else {
             return Ok(None);
         };
-        let fanout = view.group.fanout(author, position, Source::Cache);
-        match fanout.map_err(refused)? {
-            Fanout::To(_) => Ok(Some(view)),
-            Fanout::Reload => Ok(None),
+        let admission = view.group.admit(author, position, Source::Cache);
+        match admission.map_err(refused)? {
+            Admission::Granted => Ok(Some(view)),
+            Admission::Reload => Ok(None),
         }
     }
 
@@ -361,13 +361,10 @@ impl Hub {
             .await
             .map_err(storage)?
             .ok_or_else(not_found)?;
-        match view
-            .group
-            .fanout(author, position, Source::Store)
-            .map_err(refused)?
-        {
-            Fanout::To(_) => Ok(view),
-            Fanout::Reload => Err(not_found()),
+        let admission = view.group.admit(author, position, Source::Store);
+        match admission.map_err(refused)? {
+            Admission::Granted => Ok(view),
+            Admission::Reload => Err(not_found()),
         }
     }
 

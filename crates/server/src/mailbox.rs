@@ -564,9 +564,14 @@ impl Attached {
         deliveries
             .of(label::Path::Store)
             .inc_by(all.saturating_sub(from_memory));
-        self.mailbox.state.lock().acked = true;
-        self.mailboxes
-            .with_lane(&self.mailbox, |lane, effects| lane.acked(entries, effects));
+        // Mostly each ends one leg.
+        let mut effects = Vec::with_capacity(entries.len());
+        let mut state = self.mailbox.state.lock();
+        state.acked = true;
+        state.lane.acked(entries, &mut effects);
+        let settled = self.mailboxes.settle(&self.mailbox, &mut state, &effects);
+        drop(state);
+        self.mailboxes.follow(&self.mailbox, effects, settled);
     }
 }
 

@@ -259,7 +259,8 @@ impl Router {
         batch: &mut Batch,
     ) {
         let now = frame.since;
-        let author = self.author_of(&frame);
+        let author = (!placement.abroad.is_empty()).then(|| self.author_of(&frame));
+        let author = author.flatten();
         let (message, key) = (frame.message, frame.key);
         custody::accept(frame, self, |leg| {
             for (index, place) in placement.places.iter().enumerate() {

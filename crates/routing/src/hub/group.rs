@@ -74,6 +74,15 @@ pub enum Source {
     Store,
 }
 
+/// Whether a MSG may go to everyone but its author.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// It may.
+    Granted,
+    /// The group in hand may be too old for it: read the store and ask again.
+    Reload,
+}
+
 /// What to do with a MSG.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Fanout<'a> {
@@ -140,7 +149,8 @@ impl Group {
             .ok_or(Refusal::NotFound)
     }
 
-    /// Who gets a MSG that was sealed at log position `position` (CCP-1 section 5.3).
+    /// Whether a MSG that was sealed at log position `position` may go to all but its author (CCP-1
+    /// section 5.3).
     ///
     /// The list used is of that position or newer; a cached group that is older, or does not know
     /// the author, is to be read again first.
@@ -149,28 +159,45 @@ impl Group {
     ///
     /// [`Refusal::NotFound`] for strangers and removed authors, [`Refusal::EpochOld`] and
     /// [`Refusal::Conflict`] for a position too far below or above the head.
-    pub fn fanout(
+    pub fn admit(
         &self,
         author: Author<'_>,
         position: u64,
         source: Source,
-    ) -> Result<Fanout<'_>, Refusal> {
+    ) -> Result<Admission, Refusal> {
         if let Err(refusal) = self.authorise(author) {
             return match source {
-                Source::Cache => Ok(Fanout::Reload),
+                Source::Cache => Ok(Admission::Reload),
                 Source::Store => Err(refusal),
             };
         }
         if position > self.head {
             return match source {
-                Source::Cache => Ok(Fanout::Reload),
+                Source::Cache => Ok(Admission::Reload),
                 Source::Store => Err(Refusal::Conflict { head: self.head }),
             };
         }
         if position.saturating_add(EPOCHS_OPEN) < self.head {
             return Err(Refusal::EpochOld);
         }
-        Ok(Fanout::To(self.all_but(author.handle)))
+        Ok(Admission::Granted)
+    }
+
+    /// Who gets a MSG, by [`Group::admit`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn fanout(
+        &self,
+        author: Author<'_>,
+        position: u64,
+        source: Source,
+    ) -> Result<Fanout<'_>, Refusal> {
+        Ok(match self.admit(author, position, source)? {
+            Admission::Granted => Fanout::To(self.all_but(author.handle)),
+            Admission::Reload => Fanout::Reload,
+        })
     }
 
     /// Everyone except one: who gets ephemeral frames, `gone` and `closed`.

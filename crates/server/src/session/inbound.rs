@@ -12,6 +12,7 @@ use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::payload::FromClient;
 use commucat_proto::frame::presence::Presence;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
+use commucat_proto::wire::reader::CborError;
 use commucat_storage::Device;
 use tokio::sync::Semaphore;
 use tokio::time::{self, sleep, sleep_until};
@@ -209,21 +210,16 @@ impl Inbound {
             .frames_in
             .of(label::Frame::of_code(kind.code()))
             .inc();
+        // What comes most is not moved about in an enum that is as large as the largest request.
+        if kind == FrameType::Msg {
+            return match Msg::decode(&frame.payload) {
+                Ok(msg) => self.message(channel, sequence, msg).await,
+                Err(error) => self.malformed(frame.header, error),
+            };
+        }
         let payload = match FromClient::decode(&frame) {
             Ok(payload) => payload,
-            Err(error) => {
-                debug!(%error, frame = kind.name(), "a payload is refused");
-                let title = Title::from(error);
-                let problem = Problem::new(title, "the payload is not what it must be");
-                if kind == FrameType::Msg {
-                    return self.refuse_message(channel, sequence, problem);
-                }
-                if !kind.is_request() || title != Title::InvalidControlPayload {
-                    return Err(Ended::Fatal(title));
-                }
-                self.answer_problem(problem, sequence);
-                return Ok(());
-            }
+            Err(error) => return self.malformed(frame.header, error),
         };
         match payload {
             FromClient::Msg(msg) => self.message(channel, sequence, msg).await,
@@ -258,12 +254,32 @@ impl Inbound {
         }
     }
 
+    /// Answers a frame whose payload is not what it must be.
+    fn malformed(&self, header: Header, error: CborError) -> Result<(), Ended> {
+        let Header {
+            kind,
+            channel,
+            sequence,
+        } = header;
+        debug!(%error, frame = kind.name(), "a payload is refused");
+        let title = Title::from(error);
+        let problem = Problem::new(title, "the payload is not what it must be");
+        if kind == FrameType::Msg {
+            return self.refuse_message(channel, sequence, problem);
+        }
+        if !kind.is_request() || title != Title::InvalidControlPayload {
+            return Err(Ended::Fatal(title));
+        }
+        self.answer_problem(problem, sequence);
+        Ok(())
+    }
+
     async fn message(&mut self, channel: u32, sequence: u32, msg: Msg) -> Result<(), Ended> {
         let begun = self
             .link
             .begin(sequence, channel, msg.payload().len(), self.rules.unacked);
-        begun.map_err(|_| Ended::Fatal(Title::RateLimited))?;
-        let Some(binding) = self.link.binding(channel) else {
+        let binding = begun.map_err(|_| Ended::Fatal(Title::RateLimited))?;
+        let Some(binding) = binding else {
             let problem = Problem::new(Title::NotJoined, "the channel is not bound to a group");
             self.link.refuse(sequence, problem);
             return Ok(());

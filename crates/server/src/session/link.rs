@@ -180,7 +180,7 @@ impl Link {
         self.wake();
     }
 
-    /// Notes a MSG before its ticket is made.
+    /// Notes a MSG before its ticket is made; what its channel is bound to.
     ///
     /// # Errors
     ///
@@ -191,12 +191,12 @@ impl Link {
         channel: u32,
         bytes: usize,
         limits: Limits,
-    ) -> Result<(), OverflowError> {
-        self.0
-            .state
-            .lock()
+    ) -> Result<Option<Arc<Binding>>, OverflowError> {
+        let mut state = self.0.state.lock();
+        state
             .pipeline
-            .begin(sequence.into(), channel.into(), bytes, limits)
+            .begin(sequence.into(), channel.into(), bytes, limits)?;
+        Ok(state.channels.bound.get(&channel).cloned())
     }
 
     /// Whether a MSG has no answer yet: it may have got one with a frame before it that failed.

@@ -35,6 +35,12 @@ const WRITE_BYTES: usize = 128 * 1024;
 /// A buffer above this is given back when little of it is used: most sessions are idle.
 const IDLE_BYTES: usize = 8 * 1024;
 
+/// The same for entries that are handed over, some 100 bytes each.
+const IDLE_SENDS: usize = 8;
+
+/// More than the head of any frame takes, with the group that a message may name.
+const HEAD_BYTES: usize = 64;
+
 /// After the store could not be read, the queue is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -160,7 +166,8 @@ impl Outbound {
     }
 
     fn put_waiting(&mut self, waiting: Waiting) {
-        if self.plain.is_empty() {
+        // The buffer at hand stays: another one would have to grow anew with every write.
+        if self.plain.capacity() == 0 {
             self.plain = waiting.control;
         } else {
             self.plain.extend_from_slice(&waiting.control);
@@ -206,9 +213,7 @@ impl Outbound {
             pumped = next;
         }
         let sent = !self.sends.is_empty();
-        for delivery in std::mem::take(&mut self.sends) {
-            self.put_entry(&delivery);
-        }
+        self.put_sends();
         match pumped {
             Pumped::Emptied => {
                 let ack = AckDown {
@@ -229,40 +234,63 @@ impl Outbound {
         }
     }
 
-    fn put_entry(&mut self, delivery: &Delivery) {
-        let envelope = &delivery.envelope;
-        self.metrics
-            .frames_out
-            .of(label::Frame::of_code(envelope.frame))
-            .inc();
-        let Some(kind) = FrameType::of_code(envelope.frame) else {
+    /// Puts the entries that the mailbox gave.
+    fn put_sends(&mut self) {
+        let mut sends = std::mem::take(&mut self.sends);
+        let alike = |one: &Delivery, other: &Delivery| {
+            one.envelope.frame == other.envelope.frame && one.envelope.group == other.envelope.group
+        };
+        for run in sends.chunk_by(alike) {
+            self.put_run(run);
+        }
+        let used = sends.len();
+        sends.clear();
+        if sends.capacity() <= IDLE_SENDS || used >= sends.capacity() / 4 {
+            self.sends = sends;
+        }
+    }
+
+    /// Puts entries of one type and one group: what they have in common is looked up once.
+    fn put_run(&mut self, run: &[Delivery]) {
+        let Some(first) = run.first().map(|delivery| &delivery.envelope) else {
             return;
         };
-        let sequence = self.link.sent().sent(delivery.sent(), envelope.body.len());
-        let Ok(sequence) = u32::try_from(sequence) else {
-            // After four billion frames the connection starts anew.
-            self.link.end(Title::IdentifierOutOfRange);
+        let count = u64::try_from(run.len()).unwrap_or(u64::MAX);
+        let label = label::Frame::of_code(first.frame);
+        self.metrics.frames_out.of(label).inc_by(count);
+        let Some(kind) = FrameType::of_code(first.frame) else {
             return;
         };
-        let group = envelope.group.filter(|_| kind == FrameType::Msg);
+        let group = first.group.filter(|_| kind == FrameType::Msg);
         let channel = group.and_then(|group| self.link.channel_of(&group));
-        match (group, channel) {
-            (Some(_), Some(channel)) => {
-                encoder::raw(
-                    Header {
-                        kind,
-                        channel,
-                        sequence,
-                    },
-                    &envelope.body,
-                    &mut self.plain,
-                );
+        // A message of a group without a channel names the group itself.
+        let unbound = group.filter(|_| channel.is_none());
+        let room = run
+            .iter()
+            .map(|delivery| delivery.envelope.body.len() + HEAD_BYTES);
+        self.plain.reserve(room.sum());
+        let mut sent = self.link.sent();
+        for delivery in run {
+            let body = &delivery.envelope.body;
+            let Ok(sequence) = u32::try_from(sent.sent(delivery.sent(), body.len())) else {
+                // After four billion frames the connection starts anew.
+                drop(sent);
+                self.link.end(Title::IdentifierOutOfRange);
+                return;
+            };
+            if let Some(group) = &unbound {
+                match Msg::decode(body) {
+                    Ok(msg) => encoder::msg_unbound(sequence, group, &msg, &mut self.plain),
+                    Err(_) => trace!("a stored message has no head"),
+                }
+            } else {
+                let header = Header {
+                    kind,
+                    channel: channel.unwrap_or(0),
+                    sequence,
+                };
+                encoder::raw(header, body, &mut self.plain);
             }
-            (Some(group), None) => match Msg::decode(&envelope.body) {
-                Ok(msg) => encoder::msg_unbound(sequence, &group, &msg, &mut self.plain),
-                Err(_) => trace!("a stored message has no head"),
-            },
-            (None, _) => encoder::raw(Header::new(kind, sequence), &envelope.body, &mut self.plain),
         }
     }
 
