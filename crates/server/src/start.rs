@@ -364,6 +364,9 @@ fn serve(
         // Pingora sleeps its whole grace period, connections or not; ours is in `Ending`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
+        // Timeouts are tokio's: the first of Pingora's own starts a thread that wakes a hundred times a
+        // second for ever, for one timeout a connection.
+        fast_timeout_to_tokio_threshold_seconds: Some(0),
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
