@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-cargo build --quiet --release -p commucat-server -p commucat-bench
+cargo build --quiet --release --workspace --bins
 bench=$(cargo metadata --format-version 1 --no-deps |
   python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/commucat-bench
 lines=${keep:-$(mktemp)}
