@@ -330,7 +330,8 @@ impl Client {
             .await
     }
 
-    /// Removes an account from a group.
+    /// Removes an account from a group: as soon as the server is reached, and before anything that is
+    /// written after it is sent. [`Client::quiet`] waits for it.
     ///
     /// # Errors
     ///

@@ -404,7 +404,9 @@ impl Core {
             .is_some_and(|one| !one.unanswered.is_empty());
         let soon = self.now.saturating_add(std::time::Duration::from_secs(1));
         let retried = self.retry.values().any(|at| *at <= soon);
-        unanswered || retried || self.receipts.due().is_some()
+        let mut groups = self.intents.iter();
+        let changes = self.online.is_some() && groups.any(|group| self.has_intent(group, |_| true));
+        unanswered || retried || changes || self.receipts.due().is_some()
     }
 
     fn status(&mut self) -> Result<Status, ClientError> {

@@ -14,7 +14,7 @@ use super::core::{Core, Effect, chat_error};
 use super::model::{Outgoing, Stage};
 use super::online::{Binding, Purpose, Unanswered};
 use super::tables;
-use crate::chat::{Body, ChatError, Content};
+use crate::chat::{Body, ChatError, Content, Intent};
 use crate::error::ClientError;
 use crate::record;
 
@@ -282,8 +282,22 @@ impl Core {
 
     pub(super) fn may_send(&self, group: &GroupId) -> bool {
         // While it rejoins, what this device seals is in the history that it is about to leave.
-        self.conversations.get(group).is_some_and(|one| {
+        let is_ready = self.conversations.get(group).is_some_and(|one| {
             one.stage == Stage::Active && one.request.is_none() && one.ready && !one.rejoin
-        })
+        });
+        is_ready && !self.is_removing(group)
+    }
+
+    /// Whether somebody shall be removed who is still there: what is written after that is not for them.
+    fn is_removing(&self, group: &GroupId) -> bool {
+        let is_removal =
+            |intent: &Intent| matches!(intent, Intent::Remove(_) | Intent::RemoveAccount(_));
+        self.has_intent(group, is_removal)
+    }
+
+    /// Whether a change of the group waits that is such a one.
+    pub(super) fn has_intent(&self, group: &GroupId, is_it: impl FnMut(&Intent) -> bool) -> bool {
+        let intents = || self.chat.intents(group).unwrap_or_default();
+        self.intents.contains(group) && intents().iter().any(is_it)
     }
 }

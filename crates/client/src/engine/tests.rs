@@ -385,6 +385,40 @@ fn a_removed_member_is_out_and_the_others_go_on() {
 }
 
 #[test]
+fn what_is_written_after_a_removal_is_not_for_the_removed() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.register("carol");
+    let link = world.contact_link("carol");
+    world.add_contact("alice", &link, "carol");
+    let link = world.contact_link("alice");
+    world.add_contact("carol", &link, "alice");
+    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned(), "carol".to_owned()]);
+    world.ask("alice", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.settle();
+
+    world.hold_commits(true);
+    let (group, who) = ("tea".to_owned(), "carol".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.send("alice", "tea", "between us");
+    world.settle();
+    let (outbox, is_busy) = (
+        world.outbox("alice"),
+        world.ask("alice", Command::Status).busy,
+    );
+    world.hold_commits(false);
+    world.settle();
+
+    assert_eq!((outbox, is_busy), (1, true));
+    assert_eq!(world.texts("bob"), ["first", "between us"]);
+    assert!(world.texts("carol").is_empty());
+}
+
+#[test]
 fn the_channel_of_a_group_that_is_over_serves_another_one() {
     let mut world = two();
     world.talk("alice", "bob");

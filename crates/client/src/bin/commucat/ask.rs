@@ -29,7 +29,7 @@ pub(crate) async fn answer(
         Request::History { name, limit } => history(client, &name, limit).await,
         Request::Safety { name, verified } => safety(client, &name, verified, within).await,
         Request::Groups => groups(client).await,
-        Request::Group(request) => group(client, request).await,
+        Request::Group(request) => group(client, request, within).await,
         Request::Stranger(request) => stranger(client, request).await,
         Request::Device(request) => device(client, request, within).await,
         Request::Phrase(PhraseRequest::Show) => {
@@ -81,7 +81,10 @@ async fn send(
     let sent = client.send(to, text).await?;
     let tick = match client.wait(sent, wanted, within).await {
         Ok(tick) => tick,
-        Err(ClientError::Timeout) => return Err(not_in_time(client, wanted)),
+        Err(ClientError::Timeout) => {
+            let what = format!("message is not yet {}", wanted.as_str());
+            return Err(later(client, &what));
+        }
         Err(error) => return Err(error.into()),
     };
     Ok(json!({
@@ -91,12 +94,9 @@ async fn send(
     }))
 }
 
-fn not_in_time(client: &Client, wanted: Tick) -> Failure {
+fn later(client: &Client, what: &str) -> Failure {
     let mut failure = Failure::new(
-        format!(
-            "message is not yet {}; it is kept and tried again",
-            wanted.as_str()
-        ),
+        format!("{what}; it is kept and tried again"),
         "`commucat status` shows the connection; `commucat listen` keeps trying",
     );
     if let Connection::Offline { reason } = client.connection() {
@@ -192,7 +192,7 @@ async fn groups(client: &Client) -> Result<Value, Failure> {
     Ok(json!({ "groups": all }))
 }
 
-async fn group(client: &Client, request: GroupRequest) -> Result<Value, Failure> {
+async fn group(client: &Client, request: GroupRequest, within: Duration) -> Result<Value, Failure> {
     match request {
         GroupRequest::Create { name, members } => {
             let members: Vec<&str> = members.iter().map(String::as_str).collect();
@@ -200,7 +200,15 @@ async fn group(client: &Client, request: GroupRequest) -> Result<Value, Failure>
             return Ok(json!({ "group": HEXLOWER.encode(id.as_bytes()), "name": name }));
         }
         GroupRequest::Invite { group, name } => client.invite(&group, &name).await?,
-        GroupRequest::Remove { group, name } => client.remove(&group, &name).await?,
+        GroupRequest::Remove { group, name } => {
+            client.remove(&group, &name).await?;
+            match client.quiet(within).await {
+                Err(ClientError::Timeout) => {
+                    return Err(later(client, "member is not removed yet"));
+                }
+                other => other?,
+            }
+        }
         GroupRequest::Leave { group } => client.leave(&group).await?,
     }
     Ok(json!({ "done": true }))
