@@ -272,7 +272,14 @@ fn release(body: &mut RecvStream, bytes: usize) -> Result<(), ClientError> {
 }
 
 fn http_error(error: &h2::Error) -> ClientError {
-    ClientError::Http(error.to_string())
+    let is_end = |io: &std::io::Error| io.kind() == std::io::ErrorKind::UnexpectedEof;
+    // The library's own words are for programmers, with a link.
+    let words = if error.get_io().is_some_and(is_end) {
+        "the server ended the connection".to_owned()
+    } else {
+        error.to_string()
+    };
+    ClientError::Http(words)
 }
 
 async fn within<T>(
