@@ -217,7 +217,11 @@ impl Core {
         let Some(one) = self.conversations.get(group) else {
             return Ok(true);
         };
-        if one.rejoin && !self.chat.is_rejoining(group) {
+        if one.rejoin {
+            if self.chat.is_rejoining(group) {
+                // Its commit leads past whatever is missing.
+                return Ok(false);
+            }
             let is_under_way = self
                 .online
                 .as_ref()

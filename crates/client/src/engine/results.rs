@@ -285,7 +285,10 @@ impl Core {
             since: Vec::new(),
         };
         let missing = fetched.head.saturating_sub(at);
-        if missing == 0 || missing > INFOS_KEPT {
+        if missing > INFOS_KEPT {
+            return self.cannot_rejoin(group, ChatError::NoGroupInfo);
+        }
+        if missing == 0 {
             return self.rejoin(group, &rejoining);
         }
         if let Some(online) = &mut self.online {
@@ -477,6 +480,10 @@ impl Core {
             for entry in &problem.extra.missing {
                 self.on_entry(entry)?;
             }
+            if self.chat.is_rejoining(group) {
+                // Another one was first: its GroupInfo is the one to rejoin by.
+                self.withdraw(group)?;
+            }
             let position = self.conversations.get(group).map_or(0, |one| one.position);
             let ahead = problem.extra.head.is_some_and(|head| head > position);
             if problem.extra.more || ahead || problem.extra.missing.is_empty() {
@@ -497,10 +504,13 @@ impl Core {
         if self.chat.is_rejoining(group) {
             self.later(group, problem);
         }
+        self.withdraw(group)
+    }
+
+    fn withdraw(&mut self, group: &GroupId) -> Result<(), ClientError> {
         match self.chat.withdraw(group) {
-            Ok(_) => Ok(()),
             Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
-            Err(_) => Ok(()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

@@ -22,6 +22,26 @@ fn two() -> World {
     world
 }
 
+/// Alice's group with Bob and Carol, who know each other through her.
+fn tea() -> World {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.register("carol");
+    let link = world.contact_link("carol");
+    world.add_contact("alice", &link, "carol");
+    let link = world.contact_link("alice");
+    world.add_contact("carol", &link, "alice");
+    let members = vec!["bob".to_owned(), "carol".to_owned()];
+    let name = "tea".to_owned();
+    world.ask("alice", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.settle();
+    world
+}
+
 #[test]
 fn a_text_to_a_new_contact_arrives_as_a_request_and_then_as_a_message() {
     let mut world = two();
@@ -386,21 +406,7 @@ fn a_removed_member_is_out_and_the_others_go_on() {
 
 #[test]
 fn what_is_written_after_a_removal_is_not_for_the_removed() {
-    let mut world = two();
-    world.talk("alice", "bob");
-    world.register("carol");
-    let link = world.contact_link("carol");
-    world.add_contact("alice", &link, "carol");
-    let link = world.contact_link("alice");
-    world.add_contact("carol", &link, "alice");
-    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned(), "carol".to_owned()]);
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
-    world.settle();
-
+    let mut world = tea();
     world.hold_commits(true);
     let (group, who) = ("tea".to_owned(), "carol".to_owned());
     world.ask("alice", |reply| Command::Remove { group, who, reply });

@@ -342,7 +342,7 @@ fn connect<E: Serve>(
     let span = routes::session_span(request.headers());
     let mut head = routes::connect_head();
     // "Sensitive" keeps them out of HPACK's table, which would hold them for as long as the connection
-    // lasts, 600 bytes, although mostly it has one answer.
+    // lasts, some 400 bytes, although mostly it has one answer.
     for value in head.headers_mut().values_mut() {
         value.set_sensitive(true);
     }

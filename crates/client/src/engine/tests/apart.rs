@@ -2,8 +2,8 @@
 
 use commucat_proto::frame::msg::Msg;
 
-use super::two;
 use super::world::World;
+use super::{tea, two};
 use crate::client::Command;
 use crate::event::{Change, Event};
 
@@ -16,26 +16,6 @@ fn changes(world: &World, name: &str, wanted: Change) -> usize {
 fn forks(world: &World, name: &str) -> usize {
     let is_fork = |event: &&Event| matches!(event, Event::Fork { .. });
     world.events(name).iter().filter(is_fork).count()
-}
-
-/// Alice's group of three, of which Bob and Carol only read.
-fn tea() -> World {
-    let mut world = two();
-    world.talk("alice", "bob");
-    world.register("carol");
-    let link = world.contact_link("carol");
-    world.add_contact("alice", &link, "carol");
-    let link = world.contact_link("alice");
-    world.add_contact("carol", &link, "alice");
-    let members = vec!["bob".to_owned(), "carol".to_owned()];
-    let name = "tea".to_owned();
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
-    world.settle();
-    world
 }
 
 #[test]
@@ -59,6 +39,30 @@ fn a_device_that_was_away_longer_than_the_log_is_kept_rejoins() {
     assert_eq!(world.texts("bob"), ["first", "welcome back"]);
     assert_eq!(world.texts("alice"), ["here again"]);
     assert_eq!(world.texts("tablet"), ["here again"]);
+}
+
+#[test]
+fn a_rejoin_that_loses_the_race_is_made_again() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.disconnect("bob");
+    world.link("alice", "tablet");
+    world.settle();
+    world.forget_logs("bob");
+
+    world.hold_commits(true);
+    world.connect("bob");
+    world.settle();
+    world.repeat_entry("alice", "bob");
+    world.settle();
+    world.hold_commits(false);
+    world.settle();
+    world.send("bob", "alice", "here again");
+    world.settle();
+
+    for name in ["alice", "tablet"] {
+        assert_eq!(world.texts(name), ["here again"], "{name}");
+    }
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn what_was_under_way_at_a_rejoin_is_sealed_in_the_history_of_the_others() {
 fn what_was_sent_while_the_others_may_have_gone_on_is_sealed_again_at_a_rejoin() {
     let mut world = two();
     world.talk("alice", "bob");
-    world.repeat_entry("alice");
+    world.repeat_entry("alice", "bob");
     world.settle();
     world.drop_next_message("bob");
     world.send("bob", "alice", "nobody can open it");

@@ -240,9 +240,10 @@ impl World {
         group.gone.push(struck);
     }
 
-    /// A device posts the first commit of its only group once more: of an epoch that is over.
-    pub(in crate::engine::tests) fn repeat_entry(&mut self, author: &str) {
-        let id = self.group_of(&[author]);
+    /// A device posts the first commit of the group with another one once more: of an epoch that is
+    /// over.
+    pub(in crate::engine::tests) fn repeat_entry(&mut self, author: &str, other: &str) {
+        let id = self.group_of(&[author, other]);
         let commit = self.groups[&id].log[0].commit.clone();
         self.post(&id, self.handle_of(&id, author), commit, Change::default());
     }
