@@ -142,6 +142,7 @@ pub(crate) const OPENING: &str = "Bob, is this you? It is me, from the bookshop"
 
 async fn link(first: &Client, settings: &Settings) -> Result<Client> {
     let code = Client::begin_link(settings).map_err(told)?;
+    first.connected(STEP_WAIT).await.map_err(told)?;
     let answer = first.link_device(&code).await.map_err(told)?;
     Client::finish_link(settings.clone(), &answer)
         .await
