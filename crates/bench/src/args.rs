@@ -136,6 +136,9 @@ pub(crate) enum Peer {
     Commucat,
     /// A relay of frames over bare TLS, part of this program: the floor
     Relay,
+    /// The same, with an acknowledgement from each receiver to the author: the floor of a message
+    /// that costs four packets
+    RelayAcked,
     /// NATS core over TLS
     Nats,
 }

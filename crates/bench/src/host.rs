@@ -46,7 +46,7 @@ impl Host {
         match (args.peer, args.server, args.pid) {
             (Peer::Commucat, Some(address), Some(pid)) => Self::given(address, pid),
             (Peer::Commucat, ..) => Self::own(args).await,
-            (Peer::Relay, ..) => Self::relay().await,
+            (Peer::Relay | Peer::RelayAcked, ..) => Self::relay().await,
             (Peer::Nats, ..) => crate::nats::start().await,
         }
     }

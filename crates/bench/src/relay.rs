@@ -31,7 +31,8 @@ struct Queue {
     filled: Notify,
 }
 
-type Rooms = Arc<RwLock<HashMap<u64, Vec<Arc<Queue>>>>>;
+/// Who waits in a room: those who listen, and its author, who waits for acknowledgements.
+type Rooms = Arc<RwLock<HashMap<(u64, bool), Vec<Arc<Queue>>>>>;
 
 /// Serves until it is killed; says its address on stdout.
 pub(crate) async fn serve() -> Result<()> {
@@ -82,33 +83,34 @@ async fn connection(tls: TlsStream<TcpStream>, rooms: Rooms, tasks: &TaskTracker
         }
     }
     let (room, listens) = (input.get_u64(), input.get_u8() == 1);
-    if listens {
-        let queue = Arc::new(Queue::default());
+    let queue = Arc::new(Queue::default());
+    {
         let mut all = rooms.write();
-        all.entry(room).or_default().push(Arc::clone(&queue));
-        drop(all);
-        tasks.spawn(async move {
-            let mut out = BytesMut::new();
-            loop {
-                let waiting = std::mem::take(&mut *queue.waiting.lock());
-                if waiting.is_empty() {
-                    queue.filled.notified().await;
-                    continue;
-                }
-                for frame in waiting {
-                    out.extend_from_slice(&frame);
-                    if out.len() >= WRITE_MAX && writer.write_all_buf(&mut out).await.is_err() {
-                        return;
-                    }
-                }
-                if writer.write_all_buf(&mut out).await.is_err() {
+        all.entry((room, listens))
+            .or_default()
+            .push(Arc::clone(&queue));
+    }
+    tasks.spawn(async move {
+        let mut out = BytesMut::new();
+        loop {
+            let waiting = std::mem::take(&mut *queue.waiting.lock());
+            if waiting.is_empty() {
+                queue.filled.notified().await;
+                continue;
+            }
+            for frame in waiting {
+                out.extend_from_slice(&frame);
+                if out.len() >= WRITE_MAX && writer.write_all_buf(&mut out).await.is_err() {
                     return;
                 }
             }
-        });
-    }
+            if writer.write_all_buf(&mut out).await.is_err() {
+                return;
+            }
+        }
+    });
     loop {
-        forward(&mut input, room, &rooms)?;
+        forward(&mut input, (room, !listens), &rooms)?;
         input.reserve(WRITE_MAX);
         if reader.read_buf(&mut input).await? == 0 {
             return Ok(());
@@ -117,7 +119,7 @@ async fn connection(tls: TlsStream<TcpStream>, rooms: Rooms, tasks: &TaskTracker
 }
 
 /// Passes on the whole frames of `input`, each without a copy.
-fn forward(input: &mut BytesMut, room: u64, rooms: &Rooms) -> Result<()> {
+fn forward(input: &mut BytesMut, to: (u64, bool), rooms: &Rooms) -> Result<()> {
     let mut frames = Vec::new();
     while let Some(head) = input.first_chunk::<4>() {
         let len = 4 + usize::try_from(u32::from_be_bytes(*head))?;
@@ -130,7 +132,7 @@ fn forward(input: &mut BytesMut, room: u64, rooms: &Rooms) -> Result<()> {
         return Ok(());
     }
     let rooms = rooms.read();
-    for queue in rooms.get(&room).context("nobody listens")? {
+    for queue in rooms.get(&to).context("nobody listens")? {
         queue.waiting.lock().extend(frames.iter().cloned());
         queue.filled.notify_one();
     }

@@ -228,6 +228,7 @@ const fn peer(peer: Peer) -> &'static str {
     match peer {
         Peer::Commucat => "commucat",
         Peer::Relay => "relay",
+        Peer::RelayAcked => "relay-acked",
         Peer::Nats => "nats",
     }
 }

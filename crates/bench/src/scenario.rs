@@ -23,6 +23,10 @@ pub(crate) async fn run(args: &Args) -> Result<Row> {
         Scenario::Pairs | Scenario::Fanout | Scenario::Latency
     );
     ensure!(!bare || talks, "`--peer` is for pairs, fanout and latency");
+    ensure!(
+        args.peer != Peer::RelayAcked || args.scenario != Scenario::Fanout,
+        "`--peer relay-acked` is for pairs and latency"
+    );
     let mut host = Host::start(args).await?;
     match args.scenario {
         Scenario::Pairs

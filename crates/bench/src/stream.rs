@@ -22,6 +22,11 @@ pub(crate) struct Plain<C> {
     filler: Vec<u8>,
     input: BytesMut,
     output: BytesMut,
+    /// Whether messages are acknowledged in the stream; without, nothing below is used.
+    acknowledged: bool,
+    listens: bool,
+    /// What came and was not acknowledged yet.
+    came: u64,
 }
 
 impl<C: Codec> Plain<C> {
@@ -32,7 +37,16 @@ impl<C: Codec> Plain<C> {
             filler: vec![0xa5; payload.saturating_sub(STAMP_BYTES)],
             input: BytesMut::new(),
             output: BytesMut::new(),
+            acknowledged: false,
+            listens: false,
+            came: 0,
         }
+    }
+
+    /// The same, with acknowledgements: one that listens sends them, an author gets them.
+    pub(crate) fn acknowledged(mut self, listens: bool) -> Self {
+        (self.acknowledged, self.listens) = (true, listens);
+        self
     }
 }
 
@@ -45,6 +59,11 @@ impl<C: Codec> Wire for Plain<C> {
             return Ok(false);
         }
         while let Some(stamp) = self.codec.take(&mut self.input)? {
+            if self.acknowledged && !self.listens {
+                inbox.acknowledged += stamp.number;
+                continue;
+            }
+            self.came += 1;
             inbox.stamps.push(stamp);
         }
         Ok(true)
@@ -54,7 +73,17 @@ impl<C: Codec> Wire for Plain<C> {
         self.codec.put(stamp, &self.filler, &mut self.output);
     }
 
-    fn confirm(&mut self) {}
+    fn confirm(&mut self) {
+        let came = std::mem::take(&mut self.came);
+        if self.acknowledged && came > 0 {
+            let all = Stamp {
+                sender: 0,
+                number: came,
+                sent_ns: 0,
+            };
+            self.codec.put(all, &[], &mut self.output);
+        }
+    }
 
     async fn flush(&mut self) -> Result<()> {
         if !self.output.is_empty() {

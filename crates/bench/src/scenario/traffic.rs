@@ -51,7 +51,7 @@ pub(super) async fn run(args: &Args, host: &Host) -> Result<Row> {
     let run = Run::new(&host.tally);
     let mut devices = match args.peer {
         Peer::Commucat => commucat(args, host, shape, &run).await?,
-        Peer::Relay | Peer::Nats => bare(args, host, shape, &run).await?,
+        Peer::Relay | Peer::RelayAcked | Peer::Nats => bare(args, host, shape, &run).await?,
     };
     let (from, to) = tokio::select! {
         measured = measure(args, host, &run) => measured?,
@@ -62,10 +62,9 @@ pub(super) async fn run(args: &Args, host: &Host) -> Result<Row> {
     };
     run.enough.cancel();
     let receivers = u64::from(shape.receivers);
-    let acknowledged = if args.peer == Peer::Commucat {
-        &host.tally.acknowledged
-    } else {
-        &host.tally.sent
+    let acknowledged = match args.peer {
+        Peer::Commucat | Peer::RelayAcked => &host.tally.acknowledged,
+        Peer::Relay | Peer::Nats => &host.tally.sent,
     };
     settle(host, receivers, acknowledged).await;
     run.over.cancel();
@@ -170,8 +169,8 @@ async fn bare(args: &Args, host: &Host, shape: Shape, run: &Run) -> Result<JoinS
     let payload = usize::try_from(args.payload)?;
     let (mut relayed, mut published) = (Vec::new(), Vec::new());
     for id in 0..shape.groups {
-        let credit = Arc::new(Credit::default());
-        for job in jobs(args, shape, id, Some(&credit)) {
+        let credit = (args.peer != Peer::RelayAcked).then(|| Arc::new(Credit::default()));
+        for job in jobs(args, shape, id, credit.as_ref()) {
             let listens = job.from.is_some();
             let (address, connector) = (host.address, &host.connector);
             if args.peer == Peer::Nats {
@@ -192,7 +191,11 @@ async fn bare(args: &Args, host: &Host, shape: Shape, run: &Run) -> Result<JoinS
         devices.spawn(drive(Plain::new(tls, codec, payload), job, run.clone()));
     }
     for (tls, job) in relayed {
-        devices.spawn(drive(Plain::new(tls, Bare, payload), job, run.clone()));
+        let mut device = Plain::new(tls, Bare, payload);
+        if args.peer == Peer::RelayAcked {
+            device = device.acknowledged(job.from.is_some());
+        }
+        devices.spawn(drive(device, job, run.clone()));
     }
     Ok(devices)
 }
