@@ -6,7 +6,19 @@ import pytest
 
 from accounts import Account, Device, now_ms
 from harness import commit, fatal, make_group, refused
-from wire import DIRECTORY, KEY_PACKAGE, cbor, hash32, sign, uncbor, verify
+from wire import (
+    DIRECTORY,
+    GROUP_EVENT,
+    KEY_PACKAGE,
+    KEY_UPDATE,
+    MSG,
+    cbor,
+    hash32,
+    message_payload,
+    sign,
+    uncbor,
+    verify,
+)
 
 
 @pytest.fixture
@@ -305,6 +317,48 @@ def test_a_revoked_device_is_gone_from_its_groups(server):
     events = [uncbor(alice.next().payload) for _ in range(2)]
     assert {event[1] for event in events} == {1, 2}
     assert all(event[3] == [members[2].handle] for event in events)
+
+
+def test_a_message_on_its_way_to_a_revoked_device_finds_that_it_is_gone(make_server):
+    # Until it is revoked the phone may take its time.
+    server = make_server(server_registration="open", limits_ack_wait="10s")
+    alice, bob = server.register(), server.register()
+    phone = server.register(bob.device.account)
+    members = make_group(alice, bob, phone)
+    alice.join(members[0])
+    sequence, message_id = alice.message(1, b"hello")
+    phone.next()
+    assert bob.next().kind == MSG
+    bob.ack()
+    account = bob.device.account
+    del account.certificates[phone.device.id]
+
+    bob.put_list(account.list())
+
+    fatal(phone, "Revoked")
+    events = [uncbor(alice.next().payload) for _ in range(2)]
+    by_kind = {event[1]: event for event in events}
+    assert set(by_kind) == {1, 2}
+    assert all(event[3] == [members[2].handle] for event in events)
+    assert by_kind[1][4] == message_id and alice.status_of(sequence) in (1, 3)
+    assert uncbor(bob.next().payload)[1] == 2
+
+
+def test_the_first_message_of_a_commit_finds_that_a_device_is_gone(server):
+    alice, bob = server.register(), server.register()
+    phone = server.register(bob.device.account)
+    members = make_group(alice, bob, phone)
+    account = bob.device.account
+    del account.certificates[phone.device.id]
+    bob.put_list(account.list())
+    fatal(phone, "Revoked")
+
+    commit(alice, members[0], 1, first_message=message_payload(2, os.urandom(16), b"hello"))
+
+    events = [uncbor(alice.next().payload) for _ in range(2)]
+    assert {event[1] for event in events} == {1, 2}
+    assert all(event[3] == [members[2].handle] for event in events)
+    assert [bob.next().kind for _ in range(3)] == [KEY_UPDATE, MSG, GROUP_EVENT]
 
 
 def test_a_device_can_revoke_itself(server):

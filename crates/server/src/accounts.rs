@@ -117,8 +117,9 @@ impl Accounts {
 
     /// The operator revoked the device of `queue`: its session ends. The store and the ledger know.
     pub(crate) fn revoked(&self, queue: &QueueId) {
-        self.0.router.mailboxes().revoke(queue);
+        // Places first: what comes meanwhile is not placed by those from before any more.
         self.0.router.forget_places();
+        self.0.router.mailboxes().revoke(queue);
     }
 
     /// What follows from a changed list: revoked queues end, the ledger hears of it.

@@ -203,6 +203,11 @@ impl Open {
             if handles.is_empty() {
                 continue;
             }
+            if reason == Reason::Gone {
+                // Who names recipients has the group's list here.
+                let gone = handles.clone();
+                open.router.peers().depart(frame.group, gone);
+            }
             let leg = returning.ticket.lock().add(index);
             let leg = Leg(Some(Part::Return(Arc::clone(&returning), leg)));
             let returned = Returned {

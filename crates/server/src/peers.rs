@@ -54,10 +54,10 @@ const PEERS_MAX: usize = 4_096;
 /// Between two looks for what other nodes have put into the outbox.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Members found gone that wait for the hub; more are found again by the next message.
+/// Members found gone that wait for the hub; see [`Peers::depart`].
 const DEPARTURES_MAX: usize = 256;
 
-/// Members of a group that their home domain says are gone.
+/// Members of a group of this domain that are gone.
 pub(crate) type Departure = (GroupId, Vec<Handle>);
 
 /// All peers in use. Cheap to clone.

@@ -74,8 +74,8 @@ impl Cluster {
                         around.mailboxes.poll(queue, Position::new(head.get()));
                     }
                     None => {
-                        around.mailboxes.revoke_here(queue);
                         around.router.forget_places();
+                        around.mailboxes.revoke_here(queue);
                     }
                 }
             }

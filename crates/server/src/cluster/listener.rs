@@ -104,8 +104,8 @@ impl Cluster {
                 });
             }
             Item::Revoked(queue) => {
-                mailboxes.revoke_here(&queue);
                 around.router.forget_places();
+                mailboxes.revoke_here(&queue);
             }
             Item::Group(group) => around.hub.forget(&group),
             Item::Tag {

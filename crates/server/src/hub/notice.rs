@@ -36,7 +36,7 @@ impl Hub {
         });
     }
 
-    /// Takes members out whose home domains say that they are gone, until `stop`.
+    /// Takes members out that were found gone after their messages had been placed, until `stop`.
     pub(crate) async fn follow_departures(
         self,
         mut departures: mpsc::Receiver<Departure>,
@@ -50,11 +50,17 @@ impl Hub {
             let Some((group, handles)) = departure else {
                 return;
             };
-            match self.load_if_unknown(&group).await {
-                Ok(Some(view)) if handles.iter().any(|gone| view.index(gone).is_some()) => {
-                    self.depart(group, view, handles);
+            // As the store has it: the view at hand may be the one that led to a queue that is gone.
+            match self.load(&group).await {
+                Ok(Some(view)) => {
+                    // Of members here the places say it by themselves, of others their domains alone.
+                    let is_abroad = |handle: &Handle| view.place(handle) == Some(Place::Abroad);
+                    let abroad: Vec<Handle> = handles.into_iter().filter(is_abroad).collect();
+                    if !abroad.is_empty() || view.placement.places.contains(&Place::Gone) {
+                        self.depart(group, view, abroad);
+                    }
                 }
-                Ok(Some(_) | None) => {}
+                Ok(None) => {}
                 Err(failure) => {
                     warn!(error = %chain(&failure), "members that are gone stay in a list");
                 }
@@ -104,6 +110,7 @@ impl Hub {
         returned: Returned,
         missed: Vec<(Handle, Reason)>,
     ) {
+        let peers = self.0.router.peers();
         for reason in [Reason::Full, Reason::Gone, Reason::Forbidden] {
             let handles: Vec<Handle> = missed
                 .iter()
@@ -113,7 +120,9 @@ impl Hub {
             if handles.is_empty() {
                 continue;
             }
-            let peers = self.0.router.peers();
+            if reason == Reason::Gone {
+                peers.depart(returned.group, handles.clone());
+            }
             let kept = custody::keep(|leg| {
                 peers.give_back(author, returned, (Some(handles), reason), leg());
             });

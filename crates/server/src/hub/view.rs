@@ -70,6 +70,12 @@ impl View {
     pub(super) fn index(&self, handle: &Handle) -> Option<usize> {
         self.handles.iter().position(|other| other == handle)
     }
+
+    /// Where the entry of `handle` leads.
+    pub(super) fn place(&self, handle: &Handle) -> Option<Place> {
+        let places = &self.placement.places;
+        places.get(self.index(handle)?).copied()
+    }
 }
 
 impl Hub {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use commucat_federation::event::{Body, Return};
 use commucat_proto::frame::msg::Msg;
-use commucat_proto::id::{DedupeKey, Domain, Handle};
+use commucat_proto::id::{DedupeKey, Domain, GroupId, Handle};
 use commucat_routing::ticket::Reason;
 use commucat_storage::{ExpiryClock, OutboxContent, OutboxRowId, StoreError};
 
@@ -66,7 +66,16 @@ impl Peers {
             .filter(|one| one.gone)
             .filter_map(|one| to.handles.get(usize::try_from(one.index).ok()?).copied())
             .collect();
-        if !gone.is_empty() && self.0.departures.try_send((deliver.group, gone)).is_err() {
+        if !gone.is_empty() {
+            self.depart(deliver.group, gone);
+        }
+    }
+
+    /// Tells the hub of members that are gone. Where too many wait for it these stay in the list until
+    /// the next message to their group, which finds them again and reaches them no more than this one:
+    /// the others hear later that they are gone, and nothing is lost by it.
+    pub(crate) fn depart(&self, group: GroupId, gone: Vec<Handle>) {
+        if self.0.departures.try_send((group, gone)).is_err() {
             tracing::debug!("members that are gone are found again by the next message");
         }
     }
