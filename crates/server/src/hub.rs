@@ -126,6 +126,11 @@ impl Hub {
         hub == self.domain()
     }
 
+    /// Returns when no node sends anything more by what it knew of a group before the call.
+    pub(crate) async fn until_all_look_again(&self) {
+        self.0.router.until_all_look_again().await;
+    }
+
     fn check_hub(&self, hub: &Domain) -> Result<(), Problem> {
         if self.is_here(hub) {
             Ok(())

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use commucat_federation::event::{Body, Deliver, Delivered};
@@ -15,12 +15,16 @@ use commucat_routing::hub::Entry;
 use commucat_routing::lane::Envelope;
 use commucat_routing::ticket::{Outcome, Reason};
 use commucat_storage::{Reference, ReferenceState, Store, StoreError};
+use tokio::time::sleep;
 
 use crate::custody::{self, Author, Frame, Home, Leg, Returned};
 use crate::keys::Keys;
 use crate::mailbox::Mailboxes;
 use crate::peers::{AuthorOf, Outgoing, PeerLeg, Peers, ReturnTo};
 use crate::session::{Batch, Hint};
+
+/// How long a place is believed where other nodes may change it.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 /// Where the entries for one member of a group go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -135,6 +139,20 @@ impl Router {
     /// Changes when places become stale.
     pub(crate) fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether places that were looked up at `read` are believed. Where there are other nodes a group
+    /// may be changed and left there: they say so, but that may get lost, and who was removed or has
+    /// left shall stop receiving soon.
+    pub(crate) fn is_believed(&self, read: Instant) -> bool {
+        self.0.mailboxes.cluster().is_none() || read.elapsed() < BELIEVED
+    }
+
+    /// Returns when no node believes any place that it looked up before the call.
+    pub(crate) async fn until_all_look_again(&self) {
+        if self.0.mailboxes.cluster().is_some() {
+            sleep(BELIEVED).await;
+        }
     }
 
     /// The queue that `reference` leads to, if it was made here for `group` and `hub`.

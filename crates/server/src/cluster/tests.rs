@@ -1,6 +1,7 @@
 //! Two nodes in this process, on one store and a Redis server of their own.
 
 mod faults;
+mod leaving;
 mod origins;
 
 use std::time::Duration;

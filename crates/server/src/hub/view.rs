@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use commucat_proto::frame::fanout::FanoutEntry;
 use commucat_proto::id::{GroupId, Handle};
@@ -22,9 +22,6 @@ const GROUPS_MAX: usize = 10_000;
 /// Entries of all their lists together, some 250 bytes each.
 const ENTRIES_MAX: usize = 400_000;
 
-/// How long a group is believed where other nodes may change it.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// One state of a group. Never changed; a newer one takes its place.
 pub(super) struct View {
     pub(super) group: Group,
@@ -34,7 +31,7 @@ pub(super) struct View {
     pub(super) handles: Arc<[Handle]>,
     revision: u64,
     generation: u64,
-    /// When it was read; where other nodes change groups too it is believed for a second.
+    /// When its reading began: see [`Router::is_believed`](crate::router::Router::is_believed).
     read: Instant,
     /// When its reading began, counted: of two with the same list the later one has the newer places.
     reading: u64,
@@ -86,14 +83,8 @@ impl Hub {
         views
             .groups
             .get(group)
-            .filter(|view| view.generation == generation && self.is_fresh(view))
+            .filter(|view| view.generation == generation && self.0.router.is_believed(view.read))
             .cloned()
-    }
-
-    /// Whether a view is believed: a node that changes a group tells the others, but that may get lost,
-    /// and members that were removed shall stop receiving soon.
-    fn is_fresh(&self, view: &View) -> bool {
-        self.0.router.mailboxes().cluster().is_none() || view.read.elapsed() < FRESH
     }
 
     /// Another node has changed the group: it is read again when it is used.

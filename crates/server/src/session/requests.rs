@@ -72,7 +72,13 @@ impl Inbound {
         }
         let answer = match request {
             FromClient::Join(join) => self.join(channel, &join).map(|()| AckDown::done(sequence)),
-            FromClient::Leave(leave) => self.leave(&leave).await.map(|()| AckDown::done(sequence)),
+            FromClient::Leave(leave) => match self.leave(&leave).await {
+                Ok(()) if leave.for_good => {
+                    self.answer_when_all_know(sequence);
+                    return;
+                }
+                left => left.map(|()| AckDown::done(sequence)),
+            },
             FromClient::GroupCreate(create) => {
                 let made = self.hub.create(&self.member(), &create).await;
                 made.map(|()| AckDown::done(sequence))
@@ -164,6 +170,16 @@ impl Inbound {
         }
         self.link.unbind_group(&leave.group);
         Ok(())
+    }
+
+    /// Answers a LEAVE for good, while the session reads on: what is sent to the group after the answer
+    /// reaches this device over no node.
+    fn answer_when_all_know(&self, sequence: u32) {
+        let (answerer, hub) = (self.answerer(), self.hub.clone());
+        self.tasks.spawn(async move {
+            hub.until_all_look_again().await;
+            answerer.done(&AckDown::done(sequence));
+        });
     }
 
     pub(super) fn member(&self) -> Member {

@@ -2,6 +2,7 @@
 //! than everything else.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use commucat_federation::event::Deliver;
 use commucat_proto::id::{Domain, GroupId, SealedRef};
@@ -20,7 +21,16 @@ pub(super) struct OpenedCache(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     generation: u64,
-    places: HashMap<SealedRef, (GroupId, Domain, Place)>,
+    places: HashMap<SealedRef, Opened>,
+}
+
+/// One that led to a queue, for a group of this hub.
+struct Opened {
+    group: GroupId,
+    hub: Domain,
+    place: Place,
+    /// When the look into the store began.
+    read: Instant,
 }
 
 impl OpenedCache {
@@ -35,13 +45,13 @@ impl OpenedCache {
         origin: &Domain,
         deliver: &Deliver,
     ) -> Result<Vec<Place>, StoreError> {
-        let generation = router.generation();
-        let mut places = match self.known(generation, origin, deliver) {
+        let mut places = match self.known(router, origin, deliver) {
             Some(places) => places,
             None => {
+                let (generation, read) = (router.generation(), Instant::now());
                 let references = &deliver.references;
                 let places = router.places(&deliver.group, origin, references).await?;
-                self.learn(generation, origin, deliver, &places);
+                self.learn((generation, read), origin, deliver, &places);
                 places
             }
         };
@@ -56,19 +66,26 @@ impl OpenedCache {
         Ok(places)
     }
 
-    fn known(&self, generation: u64, origin: &Domain, deliver: &Deliver) -> Option<Vec<Place>> {
+    fn known(&self, router: &Router, origin: &Domain, deliver: &Deliver) -> Option<Vec<Place>> {
         let known = self.0.lock();
-        if known.generation != generation {
+        if known.generation != router.generation() {
             return None;
         }
         let place = |reference: &SealedRef| {
-            let (group, hub, place) = known.places.get(reference)?;
-            (*group == deliver.group && hub == origin).then_some(*place)
+            let opened = known.places.get(reference)?;
+            let is_the_same = opened.group == deliver.group && opened.hub == *origin;
+            (is_the_same && router.is_believed(opened.read)).then_some(opened.place)
         };
         deliver.references.iter().map(place).collect()
     }
 
-    fn learn(&self, generation: u64, origin: &Domain, deliver: &Deliver, places: &[Place]) {
+    fn learn(
+        &self,
+        (generation, read): (u64, Instant),
+        origin: &Domain,
+        deliver: &Deliver,
+        places: &[Place],
+    ) {
         let mut known = self.0.lock();
         if known.generation != generation || known.places.len() >= REFERENCES_MAX {
             known.places = HashMap::new();
@@ -76,8 +93,13 @@ impl OpenedCache {
         }
         for (reference, place) in deliver.references.iter().zip(places) {
             if matches!(place, Place::Here(_)) {
-                let value = (deliver.group, origin.clone(), *place);
-                known.places.insert(*reference, value);
+                let opened = Opened {
+                    group: deliver.group,
+                    hub: origin.clone(),
+                    place: *place,
+                    read,
+                };
+                known.places.insert(*reference, opened);
             }
         }
     }
