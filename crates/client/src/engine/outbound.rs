@@ -1,6 +1,6 @@
 //! The outbox: seal, store, then send; resend until the server acknowledges (CCP-1 section 4).
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use commucat_proto::encoder;
 use commucat_proto::error::Title;
 use commucat_proto::frame::error::Problem;
@@ -271,13 +271,6 @@ impl Core {
     /// A result was of no use; the request is repeated later.
     pub(super) fn sent_nothing(&mut self, group: &GroupId) {
         self.later(group, &Problem::new(Title::StorageFailure, ""));
-    }
-
-    /// The result of an answer as the type that the request calls for.
-    pub(super) fn read_result<T: Cbor>(result: &Bytes) -> Result<T, ClientError> {
-        T::decode_shared(result).map_err(|_| ClientError::Server {
-            title: "a result that does not decode".to_owned(),
-        })
     }
 
     pub(super) fn may_send(&self, group: &GroupId) -> bool {

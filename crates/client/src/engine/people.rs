@@ -93,9 +93,11 @@ impl Core {
             })
     }
 
-    /// Asks for a contact's device list, once a connection.
+    /// Asks for a contact's device list, once a connection. Not for that of a stranger, whose domain
+    /// would see when this device connects.
     pub(super) fn ask_list(&mut self, account: &AccountId) -> Result<(), ClientError> {
-        let Some(contact) = self.contacts.get(account) else {
+        let contact = self.contacts.get(account);
+        let Some(contact) = contact.filter(|one| !one.petname.is_empty()) else {
             return Ok(());
         };
         let get = Directory::Get {

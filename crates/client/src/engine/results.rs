@@ -6,10 +6,10 @@ use commucat_proto::frame::directory::DirectoryResult;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fetch::{FetchResult, Want};
 use commucat_proto::frame::group_invite::GroupInvite;
-use commucat_proto::frame::key_package::{ClaimResult, PackageCount};
+use commucat_proto::frame::key_package::ClaimResult;
 use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
 use commucat_proto::id::{AccountId, GroupId, SealedRef};
-use commucat_proto::wire::Cbor as _;
+use commucat_proto::wire::Cbor;
 
 use super::core::{Core, chat_error};
 use super::model::{Kind, Stage};
@@ -32,48 +32,46 @@ impl Core {
         result: &Bytes,
     ) -> Result<(), ClientError> {
         self.not_busy(&purpose);
-        match purpose {
+        match purpose.clone() {
             Purpose::Join(group) => {
                 self.on_bound(&group);
                 Ok(())
             }
             Purpose::Reference(group) => {
-                let sealed_ref: SealedRef = Self::read_result(result)?;
-                self.on_reference(&group, sealed_ref)
+                self.read(purpose, result, |core, sealed_ref: SealedRef| {
+                    core.on_reference(&group, sealed_ref)
+                })
             }
             Purpose::Create(group) => self.on_created(&group),
             Purpose::Claim(group, account) => {
-                let claimed: ClaimResult = Self::read_result(result)?;
-                self.on_claimed(&group, &account, claimed)
+                self.read(purpose, result, |core, claimed: ClaimResult| {
+                    core.on_claimed(&group, &account, claimed)
+                })
             }
             Purpose::Commit(group) => {
-                let committed: KeyUpdateResult = Self::read_result(result)?;
-                self.on_committed(&group, &committed)
+                self.read(purpose, result, |core, committed: KeyUpdateResult| {
+                    core.on_committed(&group, &committed)
+                })
             }
-            Purpose::Log(group) => {
-                let fetched: FetchResult = Self::read_result(result)?;
-                self.on_log(&group, &fetched)
-            }
-            Purpose::Rejoin(group) => {
-                let fetched: FetchResult = Self::read_result(result)?;
-                self.on_rejoin(&group, &fetched)
-            }
-            Purpose::Since(group) => {
-                let fetched: FetchResult = Self::read_result(result)?;
-                self.on_since(&group, fetched)
-            }
-            Purpose::Compare(group) => {
-                let fetched: FetchResult = Self::read_result(result)?;
-                self.on_compare(&group, &fetched)
-            }
-            Purpose::Welcome(group) => {
-                let fetched: FetchResult = Self::read_result(result)?;
-                let bytes = self.vault.get(tables::INVITED, b"", group.as_bytes())?;
+            Purpose::Log(group) => self.read(purpose, result, |core, fetched: FetchResult| {
+                core.on_log(&group, &fetched)
+            }),
+            Purpose::Rejoin(group) => self.read(purpose, result, |core, fetched: FetchResult| {
+                core.on_rejoin(&group, &fetched)
+            }),
+            Purpose::Since(group) => self.read(purpose, result, |core, fetched: FetchResult| {
+                core.on_since(&group, fetched)
+            }),
+            Purpose::Compare(group) => self.read(purpose, result, |core, fetched: FetchResult| {
+                core.on_compare(&group, &fetched)
+            }),
+            Purpose::Welcome(group) => self.read(purpose, result, |core, fetched: FetchResult| {
+                let bytes = core.vault.get(tables::INVITED, b"", group.as_bytes())?;
                 match bytes.and_then(|bytes| GroupInvite::decode(&bytes).ok()) {
-                    Some(invite) => self.take_up(&invite, &infos(&fetched)),
+                    Some(invite) => core.take_up(&invite, &infos(&fetched)),
                     None => Ok(()),
                 }
-            }
+            }),
             Purpose::Leave(group) => {
                 self.change(&group, |one| one.leaving = false);
                 Ok(())
@@ -84,19 +82,32 @@ impl Core {
                 }
                 Ok(())
             }
-            Purpose::List(account) => {
-                let found: DirectoryResult = Self::read_result(result)?;
-                self.on_list(&account, &found.list)
-            }
+            Purpose::List(account) => self.read(purpose, result, |core, found: DirectoryResult| {
+                core.on_list(&account, &found.list)
+            }),
             Purpose::PutList => self.on_list_taken(),
-            Purpose::Count => {
-                let count: PackageCount = Self::read_result(result)?;
-                self.on_count(count)
-            }
+            Purpose::Count => self.read(purpose, result, Self::on_count),
             Purpose::Publish => Ok(()),
             Purpose::Capability => {
                 self.account.capability_published = true;
                 self.save_account()
+            }
+        }
+    }
+
+    /// Reads a result. It may be another domain's, which can say anything: what does not decode is as
+    /// good as a refusal, and the request is made again later.
+    fn read<T: Cbor>(
+        &mut self,
+        purpose: Purpose,
+        result: &Bytes,
+        then: impl FnOnce(&mut Self, T) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        match T::decode_shared(result) {
+            Ok(value) => then(self, value),
+            Err(error) => {
+                tracing::warn!(%error, "a result does not decode");
+                self.on_request_error(purpose, &Problem::new(Title::FederationFailure, ""))
             }
         }
     }

@@ -180,6 +180,49 @@ fn an_offline_recipient_gets_everything_in_order_later() {
 }
 
 #[test]
+fn answers_that_do_not_decode_stop_nothing() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.disconnect("bob");
+    world.garble_answers("bob", true);
+    world.connect("bob");
+    let (name, members) = ("tea".to_owned(), vec!["alice".to_owned()]);
+    world.ask("bob", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.settle();
+
+    world.garble_answers("bob", false);
+    world.settle_for(10_000);
+    world.send("alice", "bob", "still there");
+    world.send("bob", "tea", "hello");
+    world.settle();
+
+    assert_eq!(world.texts("bob"), ["first", "still there"]);
+    assert_eq!(world.texts("alice"), ["hello"]);
+}
+
+#[test]
+fn the_list_of_a_stranger_is_asked_for_only_when_it_was_accepted() {
+    let mut world = two();
+    world.send("alice", "bob", "first");
+    world.settle();
+    world.disconnect("bob");
+    world.connect("bob");
+    world.settle();
+    let before = world.lists_asked("bob");
+
+    world.accept("bob", "alice");
+    world.disconnect("bob");
+    world.connect("bob");
+    world.settle();
+
+    assert_eq!((before, world.lists_asked("bob")), (0, 1));
+}
+
+#[test]
 fn a_message_refused_as_too_old_is_sealed_again_and_arrives_once() {
     let mut world = two();
     world.talk("alice", "bob");

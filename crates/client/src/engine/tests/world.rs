@@ -67,6 +67,8 @@ struct Device {
     /// How many commits it has sent.
     commits: usize,
     lose_answers: bool,
+    /// Its requests are answered by what is no answer.
+    garbles_answers: bool,
     ignore_acks: bool,
     refuse: Option<Title>,
     drop_next: bool,
@@ -74,6 +76,8 @@ struct Device {
     damage_next: bool,
     /// Fork tags that it reported.
     tags: Vec<ForkTag>,
+    /// Accounts whose device lists it asked for.
+    lists: Vec<AccountId>,
     /// Whether custody of the next MSG is told later, and of which one it is to be told.
     holds_custody: bool,
     untold: Option<u32>,
@@ -171,11 +175,13 @@ impl World {
             last: None,
             commits: 0,
             lose_answers: false,
+            garbles_answers: false,
             ignore_acks: false,
             refuse: None,
             drop_next: false,
             damage_next: false,
             tags: Vec::new(),
+            lists: Vec::new(),
             holds_custody: false,
             untold: None,
         };
@@ -324,9 +330,17 @@ impl World {
     }
 
     fn answer(&mut self, name: &str, ack: &AckDown) {
-        if !self.devices[name].lose_answers {
-            self.tell(name, ack);
+        let device = &self.devices[name];
+        if device.lose_answers {
+            return;
         }
+        let mut ack = ack.clone();
+        if device.garbles_answers
+            && let Some(answer) = &mut ack.answer
+        {
+            answer.result = Bytes::from_static(&[0xa0]);
+        }
+        self.tell(name, &ack);
     }
 
     fn tell(&mut self, name: &str, ack: &AckDown) {
@@ -679,6 +693,10 @@ impl World {
     }
 
     fn directory(&mut self, name: &str, sequence: u32, operation: Directory) {
+        if let Directory::Get { account, .. } = &operation {
+            let device = self.devices.get_mut(name).unwrap();
+            device.lists.push(account.clone());
+        }
         match operation {
             Directory::Put { list } => {
                 let verified = List::verify(&list).unwrap();

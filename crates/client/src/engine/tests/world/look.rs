@@ -65,22 +65,24 @@ impl World {
     pub(in crate::engine::tests) fn talk(&mut self, from: &str, to: &str) {
         self.send(from, to, "first");
         self.settle();
-        let request = self
-            .ask(to, Command::Requests)
-            .pop()
-            .unwrap()
-            .from
-            .as_str()
-            .to_owned();
-        let decision = Decision::Accept {
-            petname: from.to_owned(),
-        };
-        self.ask(to, |reply| Command::Decide {
+        self.accept(to, from);
+        self.settle();
+    }
+
+    /// Accepts the last request under a name.
+    pub(in crate::engine::tests) fn accept(&mut self, name: &str, petname: &str) {
+        let petname = petname.to_owned();
+        self.decide(name, Decision::Accept { petname });
+    }
+
+    pub(in crate::engine::tests) fn decide(&mut self, name: &str, decision: Decision) {
+        let request = self.ask(name, Command::Requests).pop().unwrap();
+        let request = request.from.as_str().to_owned();
+        self.ask(name, |reply| Command::Decide {
             request,
             decision,
             reply,
         });
-        self.settle();
     }
 
     pub(in crate::engine::tests) fn link(&mut self, first: &str, new: &str) {
@@ -282,6 +284,18 @@ impl World {
 
     pub(in crate::engine::tests) fn lose_answers(&mut self, name: &str, lose: bool) {
         self.devices.get_mut(name).unwrap().lose_answers = lose;
+    }
+
+    /// Whoever answers the device's requests answers `{}`.
+    pub(in crate::engine::tests) fn garble_answers(&mut self, name: &str, garble: bool) {
+        self.devices.get_mut(name).unwrap().garbles_answers = garble;
+    }
+
+    /// How often a device asked for the list of an account of others.
+    pub(in crate::engine::tests) fn lists_asked(&self, name: &str) -> usize {
+        let device = &self.devices[name];
+        let own = device.core.own_id();
+        device.lists.iter().filter(|one| **one != own).count()
     }
 
     pub(in crate::engine::tests) fn ignore_acks(&mut self, name: &str, ignore: bool) {
