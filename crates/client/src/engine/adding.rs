@@ -6,7 +6,7 @@ use commucat_proto::id::{AccountId, ClaimId, GroupId};
 use commucat_proto::limits::CLAIM_REPEAT;
 use commucat_proto::time::Timestamp;
 
-use super::core::{Core, chat_error};
+use super::core::{Core, unless_refused};
 use super::model::Claim;
 use super::online::Purpose;
 use crate::error::ClientError;
@@ -116,7 +116,9 @@ impl Core {
             return Ok(());
         }
         let peer = one.peer.clone();
-        let view = self.chat.group(group).map_err(chat_error)?;
+        let Some(view) = unless_refused(self.chat.group(group))? else {
+            return Ok(());
+        };
         let inside = |account: &AccountId| {
             view.members
                 .iter()

@@ -304,6 +304,19 @@ impl Core {
     }
 }
 
+/// What the chats gave; none if they refuse. What a group is like others decide, so only a store that
+/// fails ends the engine.
+pub(super) fn unless_refused<T>(result: Result<T, ChatError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
+        Err(error) => {
+            tracing::warn!(%error, "a chat refuses");
+            Ok(None)
+        }
+    }
+}
+
 /// Errors of the chats that end the engine: those of the store. Others are the caller's to handle.
 pub(super) fn chat_error(error: impl Into<ChatError>) -> ClientError {
     let error = error.into();

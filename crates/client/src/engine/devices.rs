@@ -8,7 +8,7 @@ use commucat_proto::id::{AccountId, AccountKey};
 use commucat_proto::limits::DEVICES_MAX;
 use commucat_proto::wire::Cbor as _;
 
-use super::core::{Core, chat_error};
+use super::core::{Core, unless_refused};
 use super::model::{Kind, Stage};
 use super::online::Purpose;
 use super::replies::{AfterList, ListChange};
@@ -239,7 +239,9 @@ impl Core {
             .values()
             .filter(|one| one.stage == Stage::Active);
         for group in active.map(|one| one.id).collect::<Vec<_>>() {
-            let view = self.chat.group(&group).map_err(chat_error)?;
+            let Some(view) = unless_refused(self.chat.group(&group))? else {
+                continue;
+            };
             let gone: Vec<_> = view
                 .members
                 .iter()

@@ -14,7 +14,7 @@ use commucat_proto::frame::{Frame, FrameType};
 use commucat_proto::id::{AccountId, DedupeKey, GroupId};
 use commucat_proto::limits::EPOCHS_KEPT;
 
-use super::core::{Core, Effect, chat_error};
+use super::core::{Core, Effect, chat_error, unless_refused};
 use super::model::Stage;
 use super::online::{Purpose, Unanswered};
 use super::order::Arrival;
@@ -122,7 +122,10 @@ impl Core {
     }
 
     fn receive(&mut self, group: &GroupId, msg: &Msg) -> Result<Kept, ClientError> {
-        match self.chat.open(group, msg).map_err(chat_error)? {
+        let Some(received) = unless_refused(self.chat.open(group, msg))? else {
+            return Ok(Kept::Done);
+        };
+        match received {
             Received::Opened(opened) => {
                 self.opened(group, *opened)?;
                 Ok(Kept::Done)
@@ -202,7 +205,9 @@ impl Core {
         if !self.is_active(&group) {
             return Ok(());
         }
-        let applied = self.chat.apply(entry).map_err(chat_error)?;
+        let Some(applied) = unless_refused(self.chat.apply(entry))? else {
+            return Ok(());
+        };
         if matches!(applied, Applied::Skipped(_)) && !entry.change.remove.is_empty() {
             self.struck_off(entry)?;
         }
@@ -215,7 +220,9 @@ impl Core {
     fn struck_off(&mut self, entry: &LogEntry) -> Result<(), ClientError> {
         let group = &entry.group;
         let struck = &entry.change.remove;
-        let view = self.chat.group(group).map_err(chat_error)?;
+        let Some(view) = unless_refused(self.chat.group(group))? else {
+            return Ok(());
+        };
         if struck.contains(&view.handle) {
             self.change(group, |one| one.behind = true);
             self.overtaken.insert(*group);

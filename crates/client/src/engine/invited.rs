@@ -66,9 +66,7 @@ impl Core {
         let view = self.chat.group(&group).map_err(chat_error)?;
         let company = Company::of(&view, &self.own_id());
         if self.contacts.get(by).is_some_and(|one| one.blocked) {
-            self.chat.forget(&group).map_err(chat_error)?;
-            self.send_leave(&group);
-            return Ok(());
+            return self.leave_at_once(invite, company.kind);
         }
         for member in &view.members {
             self.meet(&member.account)?;
@@ -124,6 +122,25 @@ impl Core {
         } else {
             Ok(())
         }
+    }
+
+    /// Leaves a group into which somebody who is blocked has put this device. It may be one that it was
+    /// in: the Welcome has replaced its state.
+    fn leave_at_once(&mut self, invite: &GroupInvite, kind: Kind) -> Result<(), ClientError> {
+        let group = invite.group;
+        let known = self.conversations.get(&group);
+        if known.is_some_and(|one| one.stage != Stage::Left) {
+            return self.leave(&group, Change::Left);
+        }
+        let new = Conversation {
+            stage: Stage::Left,
+            ..Conversation::new(group, invite.hub.clone(), kind)
+        };
+        self.conversations.entry(group).or_insert(new);
+        self.change(&group, |one| one.leaving = true);
+        self.chat.forget(&group).map_err(chat_error)?;
+        self.send_leave(&group);
+        Ok(())
     }
 
     fn is_known(&self, id: &AccountId) -> bool {

@@ -8,7 +8,7 @@ use commucat_proto::link::ContactLink;
 use commucat_proto::signed::Signed;
 use commucat_proto::wire::Cbor as _;
 
-use super::core::{Core, chat_error};
+use super::core::{Core, unless_refused};
 use super::model::{Contact, Kind, Stage};
 use super::online::Purpose;
 use super::order::Arrival;
@@ -180,7 +180,9 @@ impl Core {
             if stage != Stage::Active {
                 continue;
             }
-            let view = self.chat.group(&group).map_err(chat_error)?;
+            let Some(view) = unless_refused(self.chat.group(&group))? else {
+                continue;
+            };
             let gone: Vec<_> = view
                 .members
                 .iter()

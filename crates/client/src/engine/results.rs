@@ -11,7 +11,7 @@ use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
 use commucat_proto::id::{AccountId, GroupId, SealedRef};
 use commucat_proto::wire::Cbor;
 
-use super::core::{Core, chat_error};
+use super::core::{Core, chat_error, unless_refused};
 use super::model::{Kind, Stage};
 use super::online::{Binding, Purpose, Rejoining};
 use super::tables;
@@ -169,7 +169,9 @@ impl Core {
         let (Some(key), Some(domain)) = (key, domain) else {
             return Ok(());
         };
-        let view = self.chat.group(group).map_err(chat_error)?;
+        let Some(view) = unless_refused(self.chat.group(group))? else {
+            return Ok(());
+        };
         let missing: Vec<_> = claimed
             .0
             .into_iter()

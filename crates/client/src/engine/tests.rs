@@ -380,6 +380,64 @@ fn a_blocked_stranger_is_not_heard_again() {
     assert!(world.ask("bob", Command::Requests).is_empty());
 }
 
+/// Alice's group with Bob and Carol; Bob has blocked Carol.
+fn tea_with_a_blocked_one() -> World {
+    let mut world = tea();
+    let link = world.contact_link("bob");
+    world.add_contact("carol", &link, "bob");
+    world.send("carol", "bob", "buy this");
+    world.settle();
+    world.decide("bob", Decision::Block);
+    world.settle();
+    world
+}
+
+#[test]
+fn whoever_is_put_into_a_known_group_by_somebody_blocked_leaves_it() {
+    let mut world = tea_with_a_blocked_one();
+    world.disconnect("bob");
+    let (group, who) = ("tea".to_owned(), "bob".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.settle();
+    let (group, who) = ("tea".to_owned(), "bob".to_owned());
+    world.ask("carol", |reply| Command::Invite { group, who, reply });
+    world.settle();
+    let listed = world.listed("bob");
+
+    world.overflow_but_last("bob");
+    world.connect("bob");
+    world.settle_for(10_000);
+    world.send("alice", "bob", "still there");
+    world.settle();
+
+    assert_eq!(world.listed("bob"), listed - 1);
+    assert_eq!(world.ask("bob", Command::Conversations).len(), 1);
+    assert_eq!(world.texts("bob"), ["first", "still there"]);
+}
+
+#[test]
+fn a_group_of_somebody_blocked_is_left_until_the_server_has_heard() {
+    let mut world = tea_with_a_blocked_one();
+    let leaves = world.leaves("bob");
+    world.lose_answers("bob", true);
+    let (name, members) = ("cake".to_owned(), vec!["bob".to_owned()]);
+    world.ask("carol", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.settle();
+
+    for _ in 0..3 {
+        world.disconnect("bob");
+        world.lose_answers("bob", false);
+        world.connect("bob");
+        world.settle();
+    }
+
+    assert_eq!(world.leaves("bob"), leaves + 2);
+}
+
 #[test]
 fn adding_somebody_who_asked_before_accepts() {
     let mut world = two();

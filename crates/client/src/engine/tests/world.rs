@@ -78,6 +78,8 @@ struct Device {
     tags: Vec<ForkTag>,
     /// Accounts whose device lists it asked for.
     lists: Vec<AccountId>,
+    /// How often it left a group for good.
+    leaves: usize,
     /// Whether custody of the next MSG is told later, and of which one it is to be told.
     holds_custody: bool,
     untold: Option<u32>,
@@ -182,6 +184,7 @@ impl World {
             damage_next: false,
             tags: Vec::new(),
             lists: Vec::new(),
+            leaves: 0,
             holds_custody: false,
             untold: None,
         };
@@ -414,6 +417,7 @@ impl World {
                 if !leave.for_good {
                     return self.answer(name, &AckDown::done(sequence));
                 }
+                device.leaves += 1;
                 let refs: HashSet<_> = self
                     .refs
                     .iter()

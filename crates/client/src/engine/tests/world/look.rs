@@ -192,6 +192,21 @@ impl World {
             .push_back((FrameType::GroupEvent, gap.encode().into()));
     }
 
+    /// The queue of a device was full: of what waits there are only Welcomes, and the last entry of a log.
+    pub(in crate::engine::tests) fn overflow_but_last(&mut self, name: &str) {
+        let gap = GroupEvent::gap(MessageId::new([7; 16]));
+        let queue = &mut self.devices.get_mut(name).unwrap().queue;
+        let is_entry = |(kind, _): &(FrameType, Bytes)| *kind == FrameType::KeyUpdate;
+        let last = queue.iter().rfind(|one| is_entry(one)).cloned();
+        queue.retain(|one| one.0 == FrameType::GroupInvite || Some(one) == last.as_ref());
+        queue.push_front((FrameType::GroupEvent, gap.encode().into()));
+    }
+
+    /// How often a device left a group for good.
+    pub(in crate::engine::tests) fn leaves(&self, name: &str) -> usize {
+        self.devices[name].leaves
+    }
+
     /// The only group in which these devices are.
     fn group_of(&self, names: &[&str]) -> GroupId {
         let is_in = |group: &super::Group, name: &str| {
