@@ -23,8 +23,12 @@ use crate::chat::{Applied, ChatError, Intent, Invalid, Opened, PAST_EPOCHS_MAX, 
 use crate::error::ClientError;
 use crate::event::{Change, Connection, Event, UndeliveredReason};
 
-/// Frames of a later epoch that are kept for one group; more are left to the author's resending.
+/// Frames of a later epoch that are kept for one group, and their bytes: its share of a full queue. What
+/// is more is told as missing.
 const HELD_MAX: usize = 10_000;
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many of them are in memory at once.
+const HELD_PAGE: u32 = 16;
 
 impl Core {
     /// Handles frames in order.
@@ -105,9 +109,12 @@ impl Core {
     }
 
     fn hold(&mut self, group: &GroupId, msg: &Msg) -> Result<(), ClientError> {
-        let held = self.vault.count(tables::HELD, group.as_bytes())?;
-        if held >= HELD_MAX {
+        let (held, bytes) = self.vault.extent(tables::HELD, group.as_bytes())?;
+        if held >= HELD_MAX || bytes + msg.payload().len() > HELD_BYTES_MAX {
             tracing::warn!("too many frames of a later epoch; one is dropped");
+            self.tell(Event::Gap {
+                conversation: Some(*group),
+            });
             return Ok(());
         }
         self.vault
@@ -128,6 +135,12 @@ impl Core {
         match received {
             Received::Opened(opened) => {
                 self.opened(group, *opened)?;
+                Ok(Kept::Done)
+            }
+            // This device has gone as far as its author had, and is in another epoch.
+            Received::Later if self.has_handled(group, msg.position()) => {
+                tracing::warn!("a message is of an epoch that the log does not lead to");
+                self.may_be_split(group)?;
                 Ok(Kept::Done)
             }
             Received::Later => Ok(Kept::Later),
@@ -151,6 +164,12 @@ impl Core {
                 Ok(Kept::Done)
             }
         }
+    }
+
+    fn has_handled(&self, group: &GroupId, position: u64) -> bool {
+        self.conversations
+            .get(group)
+            .is_some_and(|one| position <= one.position)
     }
 
     fn is_before_joining(&self, group: &GroupId, position: u64) -> bool {
@@ -185,18 +204,25 @@ impl Core {
 
     /// Tries what was kept for a later epoch again.
     pub(super) fn release(&mut self, group: &GroupId) -> Result<(), ClientError> {
-        for (number, payload) in self
-            .vault
-            .entries(tables::HELD, group.as_bytes(), 0, u32::MAX)?
-        {
-            let Ok(msg) = Msg::decode(&Bytes::from(payload)) else {
-                continue;
+        let mut after = 0;
+        loop {
+            let held = self
+                .vault
+                .entries(tables::HELD, group.as_bytes(), after, HELD_PAGE)?;
+            let Some((last, _)) = held.last() else {
+                return Ok(());
             };
-            if self.receive(group, &msg)? == Kept::Done {
-                self.vault.remove(tables::HELD, group.as_bytes(), number)?;
+            after = *last;
+            for (number, payload) in held {
+                let kept = match Msg::decode(&Bytes::from(payload)) {
+                    Ok(msg) => self.receive(group, &msg)?,
+                    Err(_) => Kept::Done,
+                };
+                if kept == Kept::Done {
+                    self.vault.remove(tables::HELD, group.as_bytes(), number)?;
+                }
             }
         }
-        Ok(())
     }
 
     /// An entry of a group's log, from the queue, FETCH or a Conflict.
@@ -371,6 +397,7 @@ impl Core {
             self.vault
                 .remove(tables::OUTBOX, group.as_bytes(), number)?;
         }
+        self.vault.clear(tables::HELD, group.as_bytes())?;
         self.forget_given(group)?;
         self.forget_conversation(group)?;
         self.tell(Event::Conversation {

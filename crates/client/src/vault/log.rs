@@ -23,6 +23,39 @@ impl Vault {
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
+    /// How many entries a log has, and how many bytes they take.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Sqlite`].
+    pub fn extent(&self, table: &'static str, scope: &[u8]) -> Result<(usize, usize), VaultError> {
+        let name = self.inner.sealer.name(table, scope, &[]);
+        let db = self.inner.db.lock();
+        let mut statement = db.connection.prepare_cached(
+            "SELECT count(*), coalesce(sum(length(value)), 0) FROM log WHERE tab = ?1 AND scope = ?2",
+        )?;
+        let (count, bytes): (i64, i64) = statement
+            .query_row(params![table, name.scope], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        Ok((size(count), size(bytes)))
+    }
+
+    /// Removes all entries of a log; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Sqlite`].
+    pub fn clear(&self, table: &'static str, scope: &[u8]) -> Result<usize, VaultError> {
+        let name = self.inner.sealer.name(table, scope, &[]);
+        let db = self.inner.db.lock();
+        let mut statement = db
+            .connection
+            .prepare_cached("DELETE FROM log WHERE tab = ?1 AND scope = ?2")?;
+        Ok(statement.execute(params![table, name.scope])?)
+    }
+
     /// Appends `value` to the log `table` of `scope`; returns its number, larger than any before.
     ///
     /// # Errors

@@ -13,6 +13,11 @@ fn changes(world: &World, name: &str, wanted: Change) -> usize {
     world.events(name).iter().filter(is_it).count()
 }
 
+fn gaps(world: &World, name: &str) -> usize {
+    let is_gap = |event: &&Event| matches!(event, Event::Gap { .. });
+    world.events(name).iter().filter(is_gap).count()
+}
+
 fn forks(world: &World, name: &str) -> usize {
     let is_fork = |event: &&Event| matches!(event, Event::Fork { .. });
     world.events(name).iter().filter(is_fork).count()
@@ -222,6 +227,65 @@ fn a_device_that_rejoins_sends_nothing_before_it_is_back() {
 
     assert_eq!(world.sent_by("bob").len(), before + 1);
     assert_eq!(world.texts("alice"), ["patience"]);
+}
+
+#[test]
+fn a_message_of_an_epoch_that_never_comes_is_told_as_a_split_and_not_kept() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.advance_next_message("alice");
+    world.send("alice", "bob", "of another history");
+    world.settle();
+
+    assert_eq!(forks(&world, "bob"), 1);
+    assert_eq!(world.held("bob"), (0, 0));
+}
+
+#[test]
+fn what_waits_for_a_later_epoch_has_a_bound_and_the_rest_is_told_as_missing() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.hold_queue("bob", true);
+    world.link("alice", "tablet");
+    world.settle();
+    world.lose_entries("bob");
+    world.garble_answers("bob", true);
+    world.hold_queue("bob", false);
+    world.send("alice", "bob", "fits");
+    world.settle();
+    world.fill_held("bob");
+    let (before, _) = world.held("bob");
+    world.send("alice", "bob", &"x".repeat(64 * 1024));
+    world.settle();
+    let (after, told) = (world.held("bob").0, gaps(&world, "bob"));
+
+    world.garble_answers("bob", false);
+    world.settle_for(10_000);
+
+    assert_eq!((after, told), (before, 1));
+    assert_eq!(world.held("bob"), (0, 0));
+    assert_eq!(world.texts("bob"), ["first", "fits"]);
+}
+
+#[test]
+fn what_waits_for_a_later_epoch_goes_with_the_group() {
+    let mut world = tea();
+    world.hold_queue("bob", true);
+    let (group, who) = ("tea".to_owned(), "carol".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.settle();
+    world.lose_entries("bob");
+    world.garble_answers("bob", true);
+    world.hold_queue("bob", false);
+    world.send("alice", "tea", "for a later epoch");
+    world.settle();
+    let (held, _) = world.held("bob");
+
+    let group = "tea".to_owned();
+    world.ask("bob", |reply| Command::Leave { group, reply });
+
+    assert_eq!((held, world.held("bob")), (1, (0, 0)));
 }
 
 #[test]

@@ -74,6 +74,8 @@ struct Device {
     drop_next: bool,
     /// Its next message is damaged on the way.
     damage_next: bool,
+    /// Its next message claims to be of an epoch that is yet to come.
+    advance_next: bool,
     /// Fork tags that it reported.
     tags: Vec<ForkTag>,
     /// Accounts whose device lists it asked for.
@@ -182,6 +184,7 @@ impl World {
             refuse: None,
             drop_next: false,
             damage_next: false,
+            advance_next: false,
             tags: Vec::new(),
             lists: Vec::new(),
             leaves: 0,
@@ -466,6 +469,7 @@ impl World {
         }
         let dropped = std::mem::take(&mut device.drop_next);
         let damaged = std::mem::take(&mut device.damage_next);
+        let is_ahead = std::mem::take(&mut device.advance_next);
         let hub = &self.groups[&group];
         if hub.head > msg.position() + 2 {
             self.devices
@@ -478,6 +482,12 @@ impl World {
         let mut payload = [group.as_bytes().as_slice(), msg.payload()].concat();
         if damaged {
             *payload.last_mut().unwrap() ^= 1;
+        }
+        if is_ahead {
+            // MLS has the group's id, and then the epoch, in eight bytes.
+            let mut ids = payload.windows(32).enumerate().skip(32);
+            let (at, _) = ids.find(|(_, bytes)| bytes == group.as_bytes()).unwrap();
+            payload[at + 32 + 6] ^= 1;
         }
         let payload = Bytes::from(payload);
         if !dropped {

@@ -19,6 +19,7 @@ use super::World;
 use crate::account::code::Answer;
 use crate::account::new_device;
 use crate::client::{Command, Decision, Reply};
+use crate::engine::tables;
 use crate::error::ClientError;
 use crate::event::{Event, Tick};
 
@@ -278,6 +279,37 @@ impl World {
     /// The next message of a device does not arrive as it was sent.
     pub(in crate::engine::tests) fn damage_next_message(&mut self, name: &str) {
         self.devices.get_mut(name).unwrap().damage_next = true;
+    }
+
+    /// The next message of a device arrives as one of an epoch that is yet to come.
+    pub(in crate::engine::tests) fn advance_next_message(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().advance_next = true;
+    }
+
+    /// Frames of a later epoch that a device keeps, and their bytes.
+    pub(in crate::engine::tests) fn held(&self, name: &str) -> (usize, usize) {
+        let device = &self.devices[name];
+        let groups = device.core.conversations.keys();
+        let held = groups.map(|group| device.vault.extent(tables::HELD, group.as_bytes()).unwrap());
+        held.fold((0, 0), |(count, bytes), one| (count + one.0, bytes + one.1))
+    }
+
+    /// Almost sixteen megabytes wait for a later epoch of every group of a device.
+    pub(in crate::engine::tests) fn fill_held(&mut self, name: &str) {
+        let device = &self.devices[name];
+        let rubbish = vec![0; 1024 * 1024 - 1024];
+        for group in device.core.conversations.keys() {
+            for _ in 0..16 {
+                let scope = group.as_bytes();
+                device.vault.append(tables::HELD, scope, &rubbish).unwrap();
+            }
+        }
+    }
+
+    /// What is in a device's queue of logs is lost.
+    pub(in crate::engine::tests) fn lose_entries(&mut self, name: &str) {
+        let queue = &mut self.devices.get_mut(name).unwrap().queue;
+        queue.retain(|(kind, _)| *kind != FrameType::KeyUpdate);
     }
 
     /// Fork tags that a device reported, with their positions.
