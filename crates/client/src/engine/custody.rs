@@ -17,6 +17,9 @@ use crate::error::ClientError;
 use crate::event::{Event, Tick, UndeliveredReason};
 use crate::record;
 
+/// Outbox rows read at once.
+const PAGE: u32 = 64;
+
 impl Core {
     /// The ACK for everything that this step stored; the last thing of a step.
     pub(super) fn acknowledge(&mut self) -> Result<(), ClientError> {
@@ -180,6 +183,30 @@ impl Core {
         if let Ok(content) = Content::decode(&outgoing.content) {
             self.is_settled(group, content.counter);
         }
+        self.tell_given_up(group, &outgoing)
+    }
+
+    /// This device is out of a group: what it has not sent there it cannot send any more.
+    pub(super) fn give_up_all(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let mut after = 0;
+        loop {
+            let page = self
+                .vault
+                .entries(tables::OUTBOX, group.as_bytes(), after, PAGE)?;
+            let Some((last, _)) = page.last() else {
+                break;
+            };
+            after = *last;
+            for (_, bytes) in page {
+                self.tell_given_up(group, &record::decode(tables::OUTBOX, &bytes)?)?;
+            }
+        }
+        self.vault.clear(tables::OUTBOX, group.as_bytes())?;
+        Ok(())
+    }
+
+    /// Receipts and the like are not worth a word.
+    fn tell_given_up(&mut self, group: &GroupId, outgoing: &Outgoing) -> Result<(), ClientError> {
         if self
             .vault
             .contains(tables::SENT, b"", outgoing.message.as_bytes())?

@@ -24,6 +24,8 @@ const STALE_AFTER: u64 = 4;
 const PAGE: u32 = 64;
 /// What a ciphertext adds to a content, roughly: for the window only.
 const SEALING: usize = 512;
+/// Whatever a hub says, it is asked again after so many seconds.
+const RETRY_AFTER_MAX: u64 = 3_600;
 
 impl Core {
     /// Puts a content into a conversation's outbox; returns its number there.
@@ -263,7 +265,9 @@ impl Core {
         let wait = problem
             .extra
             .retry_after
-            .map_or(250u64 << *failures, |after| after * 1000 + 50);
+            .map_or(250u64 << *failures, |after| {
+                after.min(RETRY_AFTER_MAX) * 1000 + 50
+            });
         let at = Timestamp::from_millis(self.now.as_millis().saturating_add(wait));
         self.retry.insert(*group, at);
     }

@@ -9,7 +9,7 @@ use commucat_proto::error::Title;
 use self::world::World;
 use crate::chat::Content;
 use crate::client::{Command, Decision};
-use crate::event::Tick;
+use crate::event::{Event, Tick};
 
 /// Alice and Bob, who know each other.
 fn two() -> World {
@@ -220,6 +220,22 @@ fn the_list_of_a_stranger_is_asked_for_only_when_it_was_accepted() {
     world.settle();
 
     assert_eq!((before, world.lists_asked("bob")), (0, 1));
+}
+
+#[test]
+fn a_hub_cannot_put_a_message_off_for_ever() {
+    let mut world = two();
+    world.talk("alice", "bob");
+
+    world.put_off_next_message("alice", u64::MAX >> 1);
+    world.send("alice", "bob", "at last");
+    world.settle();
+    let before = world.texts("bob").len();
+    world.pass(3_601_000);
+    world.settle();
+
+    assert_eq!(before, 1);
+    assert_eq!(world.texts("bob"), ["first", "at last"]);
 }
 
 #[test]
@@ -523,6 +539,39 @@ fn what_is_written_after_a_removal_is_not_for_the_removed() {
     assert_eq!((outbox, is_busy), (1, true));
     assert_eq!(world.texts("bob"), ["first", "between us"]);
     assert!(world.texts("carol").is_empty());
+}
+
+#[test]
+fn what_can_not_be_sent_any_more_is_told_to_its_author() {
+    let mut world = tea();
+    world.disconnect("bob");
+    world.send("bob", "tea", "too late");
+    let (group, who) = ("tea".to_owned(), "bob".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.settle();
+
+    world.connect("bob");
+    world.settle_for(20_000);
+
+    let is_told = |event: &&Event| matches!(event, Event::Undelivered { .. });
+    assert_eq!(world.events("bob").iter().filter(is_told).count(), 1);
+    assert_eq!(world.outbox("bob"), 0);
+}
+
+#[test]
+fn a_hub_that_repeats_who_is_gone_makes_no_more_work() {
+    let mut world = tea();
+    world.hold_commits(true);
+    for _ in 0..3 {
+        world.tell_gone("alice", &["bob", "carol"]);
+        world.settle();
+    }
+    let intents = world.intents("alice");
+    world.hold_commits(false);
+    world.settle();
+
+    assert_eq!(intents, 1);
+    assert_eq!((world.listed("carol"), world.intents("alice")), (0, 0));
 }
 
 #[test]

@@ -70,7 +70,7 @@ struct Device {
     /// Its requests are answered by what is no answer.
     garbles_answers: bool,
     ignore_acks: bool,
-    refuse: Option<Title>,
+    refuse: Option<Problem>,
     drop_next: bool,
     /// Its next message is damaged on the way.
     damage_next: bool,
@@ -463,9 +463,9 @@ impl World {
             device.channels.remove(&channel);
             return self.refuse(name, sequence, Problem::new(Title::NotFound, ""));
         }
-        if let Some(title) = device.refuse.take() {
+        if let Some(problem) = device.refuse.take() {
             device.channels.remove(&channel);
-            return self.refuse(name, sequence, Problem::new(title, ""));
+            return self.refuse(name, sequence, problem);
         }
         let dropped = std::mem::take(&mut device.drop_next);
         let damaged = std::mem::take(&mut device.damage_next);

@@ -7,6 +7,7 @@ use commucat_crypto::certificate::List;
 use commucat_proto::error::Title;
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::ack::ForkTag;
+use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fanout::Change;
 use commucat_proto::frame::group_event::{GroupEvent, Reason};
 use commucat_proto::frame::key_update::LogEntry;
@@ -350,7 +351,32 @@ impl World {
     }
 
     pub(in crate::engine::tests) fn refuse_next_message(&mut self, name: &str, title: Title) {
-        self.devices.get_mut(name).unwrap().refuse = Some(title);
+        let problem = Problem::new(title, "");
+        self.devices.get_mut(name).unwrap().refuse = Some(problem);
+    }
+
+    /// The next message is refused: the device shall wait for so many seconds.
+    pub(in crate::engine::tests) fn put_off_next_message(&mut self, name: &str, seconds: u64) {
+        let problem = Problem::new(Title::RateLimited, "").retry_after(seconds);
+        self.devices.get_mut(name).unwrap().refuse = Some(problem);
+    }
+
+    /// The hub tells a device that others of the group are gone for good.
+    pub(in crate::engine::tests) fn tell_gone(&mut self, name: &str, gone: &[&str]) {
+        let names = [&[name], gone].concat();
+        let id = self.group_of(&names);
+        let handles = gone.iter().map(|one| self.handle_of(&id, one));
+        let event = GroupEvent::gone(id, handles.collect()).encode();
+        let queue = &mut self.devices.get_mut(name).unwrap().queue;
+        queue.push_back((FrameType::GroupEvent, event.into()));
+    }
+
+    /// How many changes of its groups a device has yet to make.
+    pub(in crate::engine::tests) fn intents(&self, name: &str) -> usize {
+        let core = &self.devices[name].core;
+        let groups = core.conversations.keys();
+        let intents = groups.map(|group| core.chat.intents(group).unwrap_or_default().len());
+        intents.sum()
     }
 
     /// The server is silent about its custody of the next message until [`World::tell_custody`].
