@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::command::{Command, Reply};
 pub use self::view::{Contact, Conversation, Decision, Device, Me, SafetyNumber, Sent, Status};
 use crate::error::ClientError;
-use crate::event::{Connection, Event, Events, Message, Request, Tick};
+use crate::event::{Connection, Event, Events, Message, Notice, Request, Tick};
 use crate::settings::Settings;
 #[cfg(doc)]
 use crate::vault::VaultError;
@@ -400,6 +400,27 @@ impl Client {
     /// [`ClientError::Vault`].
     pub async fn mark_shown(&self, numbers: Vec<u64>) -> Result<(), ClientError> {
         self.ask(|reply| Command::Shown { numbers, reply }).await
+    }
+
+    /// What people have to hear of (messages that are missing or did not arrive, groups that are split
+    /// or lost) and that was not marked with [`Self::mark_notices_shown`], oldest first; also of earlier
+    /// runs. The same of the same conversation or message is in it once.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn notices(&self) -> Result<Vec<Notice>, ClientError> {
+        self.ask(Command::Notices).await
+    }
+
+    /// Remembers that the user has seen these notices (by [`Notice::number`]).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Vault`].
+    pub async fn mark_notices_shown(&self, numbers: Vec<u64>) -> Result<(), ClientError> {
+        self.ask(|reply| Command::NoticesShown { numbers, reply })
+            .await
     }
 
     /// Conversations that strangers started and nobody decided on.

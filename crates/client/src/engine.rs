@@ -14,6 +14,7 @@ mod history;
 mod inbound;
 mod invited;
 pub(crate) mod model;
+mod notices;
 mod online;
 mod order;
 mod outbound;

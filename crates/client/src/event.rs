@@ -2,6 +2,7 @@
 
 use commucat_proto::id::{AccountId, DeviceId, GroupId, MessageId};
 use commucat_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 /// Events that one slow listener may be behind before it is told [`Event::Behind`].
@@ -68,6 +69,23 @@ pub enum Event {
         /// How many.
         missed: u64,
     },
+}
+
+impl Event {
+    /// Whether it is kept as a [`Notice`].
+    #[must_use]
+    pub const fn is_notice(&self) -> bool {
+        matches!(
+            self,
+            Self::Gap { .. }
+                | Self::Fork { .. }
+                | Self::Undelivered { .. }
+                | Self::Conversation {
+                    change: Change::Lost,
+                    ..
+                }
+        )
+    }
 }
 
 /// One message of a history.
@@ -179,8 +197,18 @@ pub enum Connection {
     },
 }
 
+/// Something that people have to hear of, kept until they have: [`Event::Gap`], [`Event::Fork`],
+/// [`Event::Undelivered`], or an [`Event::Conversation`] that is [`Change::Lost`].
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// Its number, rising.
+    pub number: u64,
+    /// What happened, as the events of that moment told it.
+    pub event: Event,
+}
+
 /// Why a message was returned.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum UndeliveredReason {
     /// A recipient's queue is full.
     Full,

@@ -18,7 +18,8 @@ pub mod vault;
 pub use client::{Client, Contact, Conversation, Decision, Device, Me, SafetyNumber, Sent, Status};
 pub use error::ClientError;
 pub use event::{
-    BEHIND_MAX, Change, Connection, Event, Events, Message, Request, Tick, UndeliveredReason,
+    BEHIND_MAX, Change, Connection, Event, Events, Message, Notice, Request, Tick,
+    UndeliveredReason,
 };
 pub use settings::{Settings, Suite, Trust};
 

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::view::{Contact, Conversation, Decision, Device, Me, SafetyNumber, Sent, Status};
 use crate::error::ClientError;
-use crate::event::{Message, Request, Tick};
+use crate::event::{Message, Notice, Request, Tick};
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
@@ -71,6 +71,11 @@ pub(crate) enum Command {
         reply: Reply<Vec<Message>>,
     },
     Shown {
+        numbers: Vec<u64>,
+        reply: Reply<()>,
+    },
+    Notices(Reply<Vec<Notice>>),
+    NoticesShown {
         numbers: Vec<u64>,
         reply: Reply<()>,
     },

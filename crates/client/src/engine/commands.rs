@@ -73,6 +73,8 @@ impl Core {
                 let result = numbers.iter().try_for_each(|number| self.shown(*number));
                 self.answer(reply, result)
             }
+            Command::Notices(reply) => self.answer(reply, self.notices()),
+            Command::NoticesShown { numbers, reply } => self.answer(reply, self.noticed(&numbers)),
             Command::Status(reply) => {
                 let status = self.status();
                 self.answer(reply, status)

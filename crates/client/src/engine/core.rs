@@ -150,6 +150,7 @@ impl Core {
         vault.transaction(|| {
             work(self)?;
             self.settle()?;
+            self.keep_notices()?;
             self.write()
         })?;
         self.chat.committed();

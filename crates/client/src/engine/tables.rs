@@ -32,6 +32,8 @@ pub(crate) const PASSED: &str = "passed";
 pub(crate) const GIVEN: &str = "given";
 /// Invitations that wait for a GroupInfo, by group.
 pub(crate) const INVITED: &str = "invited";
+/// Log: what people have to hear of and were not shown yet.
+pub(crate) const NOTICE: &str = "notice";
 /// By group: messages that a receipt is owed for, by message id.
 pub(crate) const OWED: &str = "owed";
 /// Log by group: contents of a kind that this version does not show.

@@ -60,6 +60,9 @@ pub(crate) async fn run(
                     return Ok(());
                 }
             }
+            Some(event) if event.is_notice() => {
+                tell_notices(client, |event| listener.tell(event)).await?;
+            }
             Some(event) => {
                 let over = matches!(
                     event,
@@ -79,6 +82,7 @@ pub(crate) async fn run(
 impl Listener<'_> {
     /// Shows what was stored but not shown; says whether it is enough.
     async fn catch_up(&mut self) -> Result<bool, Failure> {
+        tell_notices(self.client, |event| self.tell(event)).await?;
         loop {
             let page = self.client.unshown(200).await?;
             if page.is_empty() {
@@ -123,9 +127,24 @@ impl Listener<'_> {
             if let Some(value) = event_json(event) {
                 line(&value.to_string());
             }
-        } else if let Some(text) = event_text(event) {
-            note(&text);
+        } else {
+            say(event);
         }
+    }
+}
+
+/// Tells what people have to hear of and have not yet, be it of an earlier run.
+pub(crate) async fn tell_notices(client: &Client, tell: impl Fn(&Event)) -> Result<(), Failure> {
+    let notices = client.notices().await?;
+    notices.iter().for_each(|notice| tell(&notice.event));
+    let numbers = notices.iter().map(|notice| notice.number).collect();
+    Ok(client.mark_notices_shown(numbers).await?)
+}
+
+/// Says it in words, on stderr.
+pub(crate) fn say(event: &Event) {
+    if let Some(text) = event_text(event) {
+        note(&text);
     }
 }
 

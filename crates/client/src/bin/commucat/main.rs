@@ -132,6 +132,7 @@ async fn welcome(client: &Client, settings: &Settings, common: &Common) -> Resul
     let caught_up = client.caught_up(Duration::from_secs(common.timeout)).await;
     // A linked device introduces itself to the others before it leaves again.
     drop(client.quiet(LINGER).await);
+    drop(listen::tell_notices(client, listen::say).await);
     if client.status().await?.certificate_failed {
         note(CERTIFICATE_WARNING);
     }
@@ -343,6 +344,8 @@ async fn here(
         // What is not done by then is done by the next command.
         drop(client.quiet(within.min(LINGER)).await);
     }
+    // They wait for the next command if the client has stopped.
+    drop(listen::tell_notices(&client, listen::say).await);
     client.shutdown().await;
     // The stream of events ends with the last handle.
     drop(client);

@@ -101,6 +101,35 @@ fn what_comes_back_from_another_domain_takes_its_place_before_what_was_faster() 
 }
 
 #[test]
+fn what_people_have_to_hear_of_is_kept_until_they_have() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    for _ in 0..2 {
+        world.drop_next_message("alice");
+        for text in ["lost on the way", "after it", "all is said"] {
+            world.send("alice", "bob", text);
+            world.settle();
+        }
+    }
+    let told = gaps(&world, "bob");
+
+    world.restart("bob");
+    let kept = world.ask("bob", Command::Notices);
+    let numbers = kept.iter().map(|notice| notice.number).collect();
+    world.ask("bob", |reply| Command::NoticesShown { numbers, reply });
+    world.restart("bob");
+
+    assert_eq!((told, kept.len()), (2, 1));
+    assert!(matches!(
+        kept[0].event,
+        Event::Gap {
+            conversation: Some(_)
+        }
+    ));
+    assert!(world.ask("bob", Command::Notices).is_empty());
+}
+
+#[test]
 fn what_comes_back_for_good_is_told_to_those_who_wait_for_it() {
     let mut world = two();
     world.talk("alice", "bob");
