@@ -88,6 +88,7 @@ pub(crate) fn new_device() -> Account {
         invite: None,
         registered: false,
         server: None,
+        had_gap: false,
     }
 }
 

@@ -262,6 +262,14 @@ impl Core {
         )?)
     }
 
+    /// Whether the part of the queue that is being read has a gap.
+    pub(super) fn had_gap(&mut self, had: bool) -> Result<(), ClientError> {
+        if std::mem::replace(&mut self.account.had_gap, had) == had {
+            return Ok(());
+        }
+        self.save_account()
+    }
+
     pub(super) fn save_contact(&mut self, contact: Contact) -> Result<(), ClientError> {
         let id = contact.account.clone();
         record::put(

@@ -83,6 +83,7 @@ impl Core {
             if let Some(online) = &mut self.online {
                 online.caught_up = Some(self.now);
             }
+            self.had_gap(false)?;
             // What had to wait for this.
             self.awake.extend(self.conversations.keys().copied());
             self.flush_receipts(super::receipts::When::Now)?;
@@ -147,15 +148,20 @@ impl Core {
     /// it is sent again after a new JOIN, oldest first.
     pub(super) fn on_message_error(
         &mut self,
-        (group, number): (GroupId, u64),
+        (group, channel, number): (GroupId, u32, u64),
         problem: &Problem,
     ) -> Result<(), ClientError> {
-        if let Some(online) = &mut self.online
-            && let Some((_, binding)) = online.bindings.get_mut(&group)
-        {
-            *binding = Binding::Broken;
-        }
         self.room_made();
+        let online = self.online.as_mut();
+        let binding = online.and_then(|online| online.bindings.get_mut(&group));
+        match binding.filter(|(current, _)| *current == channel) {
+            Some((_, binding)) => *binding = Binding::Broken,
+            // Of a channel that was given up with the membership.
+            None => {
+                self.mend(&group);
+                return Ok(());
+            }
+        }
         let title = problem.title;
         if title == Title::EpochOld {
             self.change(&group, |one| one.behind = true);

@@ -381,6 +381,16 @@ impl Core {
         }
     }
 
+    /// The membership in a group is over, or another one begins: what failed or is under way in the old
+    /// one says nothing about the next.
+    pub(super) fn begin_anew(&mut self, group: &GroupId) {
+        self.failures.remove(group);
+        self.retry.remove(group);
+        if let Some(online) = &mut self.online {
+            online.forget_requests(group);
+        }
+    }
+
     /// Number of devices in a conversation.
     pub(super) fn devices_in(&mut self, group: &GroupId) -> usize {
         self.chat.group(group).map_or(0, |view| view.members.len())

@@ -6,7 +6,6 @@ use commucat_proto::error::Title;
 use commucat_proto::frame::ack::ForkTag;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::group_event::{EventKind, GroupEvent, Reason};
-use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::FromServer;
@@ -84,10 +83,12 @@ impl Core {
             return Ok(());
         };
         // Not, or no longer, in that group: discarded. Joining needs a GroupInfo first: kept.
-        let joining = self
-            .vault
-            .contains(tables::INVITED, b"", group.as_bytes())?;
-        if !joining && !self.is_active(&group) {
+        let is_joining = !self.is_active(&group);
+        if is_joining
+            && !self
+                .vault
+                .contains(tables::INVITED, b"", group.as_bytes())?
+        {
             return Ok(());
         }
         let msg = &down.msg;
@@ -102,7 +103,7 @@ impl Core {
         let position = msg.position().to_be_bytes();
         self.vault
             .put(tables::KEYS, group.as_bytes(), key.as_bytes(), &position)?;
-        if joining || self.receive(&group, msg)? == Kept::Later {
+        if is_joining || self.receive(&group, msg)? == Kept::Later {
             self.hold(&group, msg)?;
         }
         Ok(())
@@ -250,8 +251,7 @@ impl Core {
             return Ok(());
         };
         if struck.contains(&view.handle) {
-            self.change(group, |one| one.behind = true);
-            self.overtaken.insert(*group);
+            self.fell_behind(group);
         }
         let author = view.members.iter().find(|one| one.handle == entry.author);
         let author = author.map_or(Role::Member, |author| author.role);
@@ -276,14 +276,12 @@ impl Core {
         match applied {
             Applied::Known => Ok(()),
             Applied::Gap(_) => {
-                self.change(group, |one| one.behind = true);
-                self.overtaken.insert(*group);
-                self.awake.insert(*group);
+                self.fell_behind(group);
                 Ok(())
             }
             Applied::Skipped(invalid) => {
                 tracing::warn!(%invalid, "an entry of the log is skipped");
-                self.moved(group, position, None);
+                self.moved(group, position, None)?;
                 if matches!(invalid, Invalid::Epoch | Invalid::Mls | Invalid::NotOurs) {
                     // Its author is elsewhere, or this device is: the newest GroupInfo tells.
                     self.fetch_infos(group, Purpose::Compare(*group))?;
@@ -291,7 +289,7 @@ impl Core {
                 Ok(())
             }
             Applied::Advanced(advance) => {
-                self.moved(group, position, advance.tag);
+                self.moved(group, position, advance.tag)?;
                 self.change(group, |one| one.rejoin = false);
                 self.keep_epochs(group)?;
                 self.prune(group, position)?;
@@ -306,6 +304,13 @@ impl Core {
             }
             Applied::Removed(_) => self.end(group, Change::Left),
         }
+    }
+
+    /// Something is in the log that this device has not seen; an answer that is under way may not have it.
+    pub(super) fn fell_behind(&mut self, group: &GroupId) {
+        self.change(group, |one| one.behind = true);
+        self.overtaken.insert(*group);
+        self.awake.insert(*group);
     }
 
     /// The queue is so far: what was said before this position has come.
@@ -341,7 +346,12 @@ impl Core {
         }
     }
 
-    fn moved(&mut self, group: &GroupId, position: u64, tag: Option<[u8; 16]>) {
+    fn moved(
+        &mut self,
+        group: &GroupId,
+        position: u64,
+        tag: Option<[u8; 16]>,
+    ) -> Result<(), ClientError> {
         self.change(group, |one| one.position = position);
         self.intents.insert(*group);
         self.awake.insert(*group);
@@ -352,6 +362,7 @@ impl Core {
                 tag,
             });
         }
+        self.still_in(group, position)
     }
 
     /// Records of frames live a little longer than the secrets that could open a repeat.
@@ -387,24 +398,15 @@ impl Core {
     pub(super) fn end(&mut self, group: &GroupId, change: Change) -> Result<(), ClientError> {
         self.change(group, |one| one.stage = Stage::Left);
         self.unbind(group);
-        if let Some(online) = &mut self.online {
-            online.rejoining.remove(group);
-        }
+        self.begin_anew(group);
         self.give_up_all(group)?;
-        self.vault.clear(tables::HELD, group.as_bytes())?;
         self.forget_given(group)?;
         self.forget_conversation(group)?;
         self.tell(Event::Conversation {
             conversation: *group,
             change,
         });
-        Ok(())
-    }
-
-    fn on_invite(&mut self, invite: &GroupInvite, payload: &Bytes) -> Result<(), ClientError> {
-        self.vault
-            .put(tables::INVITED, b"", invite.group.as_bytes(), payload)?;
-        self.take_up(invite, &[])
+        self.invited_again(group, change)
     }
 
     fn on_event(&mut self, event: GroupEvent) -> Result<(), ClientError> {
@@ -413,9 +415,9 @@ impl Core {
             if notice.kind == EventKind::Gap {
                 let groups: Vec<_> = self.conversations.keys().copied().collect();
                 for group in groups {
-                    self.change(&group, |one| one.behind = true);
-                    self.awake.insert(group);
+                    self.fell_behind(&group);
                 }
+                self.had_gap(true)?;
                 self.tell(Event::Gap { conversation: None });
             }
             return Ok(());
@@ -525,9 +527,12 @@ impl Core {
             .as_mut()
             .and_then(|online| online.answered(sequence))
         {
-            Some(Unanswered::Message { group, number, .. }) => {
-                self.on_message_error((group, number), problem)
-            }
+            Some(Unanswered::Message {
+                group,
+                channel,
+                number,
+                ..
+            }) => self.on_message_error((group, channel, number), problem),
             Some(Unanswered::Request { purpose, .. }) => self.on_request_error(purpose, problem),
             None => Ok(()),
         }

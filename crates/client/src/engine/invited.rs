@@ -4,7 +4,8 @@ use bytes::Bytes;
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::fetch::{Fetch, FetchAccess, Want};
 use commucat_proto::frame::group_invite::GroupInvite;
-use commucat_proto::id::AccountId;
+use commucat_proto::id::{AccountId, GroupId};
+use commucat_proto::wire::Cbor as _;
 
 use super::core::{Core, chat_error};
 use super::model::{Conversation, Kind, Stage};
@@ -18,6 +19,82 @@ use crate::event::{Change, Event, Request};
 const UPDATE_AFTER_MS: u64 = 3_600_000;
 
 impl Core {
+    /// A Welcome. One that comes while this device is in the group may be the way back after a removal of
+    /// which it was not told, or lead it away (decision 0602): the log tells which.
+    pub(super) fn on_invite(
+        &mut self,
+        invite: &GroupInvite,
+        payload: &Bytes,
+    ) -> Result<(), ClientError> {
+        let group = invite.group;
+        let known = self.conversations.get(&group);
+        // The hub of a group never changes: another one's is another group. And a LEAVE that is not
+        // answered yet would end the new membership too.
+        if known.is_some_and(|one| one.leaving || one.hub != invite.hub) {
+            tracing::warn!("an invitation is discarded");
+            return Ok(());
+        }
+        let present = known.filter(|one| one.stage != Stage::Left);
+        let is_in = present.is_some();
+        let is_newer =
+            |one: &Conversation| one.stage == Stage::Active && one.position < invite.position;
+        if !present.is_none_or(is_newer) {
+            return Ok(());
+        }
+        self.vault
+            .put(tables::INVITED, b"", group.as_bytes(), payload)?;
+        if is_in {
+            self.fell_behind(&group);
+            Ok(())
+        } else {
+            self.take_up(invite, &[])
+        }
+    }
+
+    /// This device is out of a group: it may have been added again meanwhile.
+    pub(super) fn invited_again(
+        &mut self,
+        group: &GroupId,
+        change: Change,
+    ) -> Result<(), ClientError> {
+        let is_leaving = self.conversations.get(group).is_some_and(|one| one.leaving);
+        match self.invitation(group)? {
+            Some(invite) if change == Change::Left && !is_leaving => {
+                self.take_up(&invite, &[])?;
+                // Commits that came since were for the old membership.
+                self.fell_behind(group);
+                Ok(())
+            }
+            Some(_) | None => self.decline(group),
+        }
+    }
+
+    /// The log shows that this device is in the group still at a position: a Welcome for that or an
+    /// earlier one is not its way.
+    pub(super) fn still_in(&self, group: &GroupId, position: u64) -> Result<(), ClientError> {
+        match self.invitation(group)? {
+            Some(invite) if invite.position <= position => self.uninvite(group),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The invitation to a group that waits.
+    pub(super) fn invitation(&self, group: &GroupId) -> Result<Option<GroupInvite>, ClientError> {
+        let bytes = self.vault.get(tables::INVITED, b"", group.as_bytes())?;
+        Ok(bytes.and_then(|bytes| GroupInvite::decode(&bytes).ok()))
+    }
+
+    pub(super) fn uninvite(&self, group: &GroupId) -> Result<(), ClientError> {
+        self.vault.delete(tables::INVITED, b"", group.as_bytes())?;
+        Ok(())
+    }
+
+    /// Nothing leads into a group, and nothing that was kept for that will open.
+    fn decline(&self, group: &GroupId) -> Result<(), ClientError> {
+        self.vault.clear(tables::HELD, group.as_bytes())?;
+        self.uninvite(group)
+    }
+
     /// Joins by a Welcome; `infos` if it needs the tree from a GroupInfo.
     pub(super) fn take_up(
         &mut self,
@@ -27,8 +104,8 @@ impl Core {
         let group = invite.group;
         match self.chat.join(invite, infos) {
             Ok(Joined::Member { by }) => {
-                self.vault.delete(tables::INVITED, b"", group.as_bytes())?;
-                self.joined(invite, &AccountId::of_key(&by))
+                self.uninvite(&group)?;
+                self.joined(invite, &AccountId::of_key(&by), !infos.is_empty())
             }
             Ok(Joined::NeedsGroupInfo) if infos.is_empty() => {
                 let want = Want {
@@ -48,20 +125,22 @@ impl Core {
                 self.request(FrameType::Fetch, &fetch, Purpose::Welcome(group));
                 Ok(())
             }
-            Ok(Joined::Known | Joined::NeedsGroupInfo) => {
-                self.vault.delete(tables::INVITED, b"", group.as_bytes())?;
-                Ok(())
-            }
+            Ok(Joined::Known | Joined::NeedsGroupInfo) => self.decline(&group),
             Err(error @ ChatError::Store(_)) => Err(chat_error(error)),
             Err(error) => {
                 tracing::warn!(%error, "an invitation cannot be used");
-                self.vault.delete(tables::INVITED, b"", group.as_bytes())?;
-                Ok(())
+                self.decline(&group)
             }
         }
     }
 
-    fn joined(&mut self, invite: &GroupInvite, by: &AccountId) -> Result<(), ClientError> {
+    /// `waited` for the GroupInfo: commits that came meanwhile were not kept.
+    fn joined(
+        &mut self,
+        invite: &GroupInvite,
+        by: &AccountId,
+        waited: bool,
+    ) -> Result<(), ClientError> {
         let group = invite.group;
         let view = self.chat.group(&group).map_err(chat_error)?;
         let company = Company::of(&view, &self.own_id());
@@ -73,6 +152,7 @@ impl Core {
         }
         // Where another own device made the Welcome, the account has decided already.
         let request = (!self.is_known(by)).then(|| by.clone());
+        self.forget_order(&group)?;
         let earlier = self.conversations.remove(&group);
         let peer = (company.kind == Kind::Direct)
             .then(|| company.others.first().cloned())
@@ -87,11 +167,13 @@ impl Core {
             joined: invite.position,
             update_due: self.now.as_millis().saturating_add(UPDATE_AFTER_MS),
             name: earlier.and_then(|one| one.name),
+            // A full queue refuses copies of commits: those after the Welcome may be missing.
+            behind: self.account.had_gap || waited,
             ..Conversation::new(group, invite.hub.clone(), company.kind.clone())
         };
         self.conversations.insert(group, one);
         self.unbind(&group);
-        self.forget_order(&group)?;
+        self.begin_anew(&group);
         self.dirty.insert(group);
         self.intents.insert(group);
         self.awake.insert(group);
@@ -112,11 +194,8 @@ impl Core {
                 });
             }
         }
-        if self.vault.count(tables::HELD, group.as_bytes())? > 0 {
-            // Frames that came while the GroupInfo was fetched; commits among them were not kept.
-            self.change(&group, |one| one.behind = true);
-            self.release(&group)?;
-        }
+        // Frames that came while the GroupInfo was fetched, or before the removal was known.
+        self.release(&group)?;
         if company.kind == Kind::Own {
             self.own_device_joined()
         } else {
@@ -124,14 +203,9 @@ impl Core {
         }
     }
 
-    /// Leaves a group into which somebody who is blocked has put this device. It may be one that it was
-    /// in: the Welcome has replaced its state.
+    /// Leaves a group into which somebody who is blocked has put this device.
     fn leave_at_once(&mut self, invite: &GroupInvite, kind: Kind) -> Result<(), ClientError> {
         let group = invite.group;
-        let known = self.conversations.get(&group);
-        if known.is_some_and(|one| one.stage != Stage::Left) {
-            return self.leave(&group, Change::Left);
-        }
         let new = Conversation {
             stage: Stage::Left,
             ..Conversation::new(group, invite.hub.clone(), kind)
@@ -140,7 +214,7 @@ impl Core {
         self.change(&group, |one| one.leaving = true);
         self.chat.forget(&group).map_err(chat_error)?;
         self.send_leave(&group);
-        Ok(())
+        self.decline(&group)
     }
 
     fn is_known(&self, id: &AccountId) -> bool {

@@ -39,6 +39,9 @@ pub(crate) struct Account {
     pub(crate) invite: Option<Token>,
     pub(crate) registered: bool,
     pub(crate) server: Option<Server>,
+    /// The queue has a gap, and it was not read to its end since.
+    #[serde(default)]
+    pub(crate) had_gap: bool,
 }
 
 /// The home server.

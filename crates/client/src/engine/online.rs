@@ -62,12 +62,38 @@ pub(crate) enum Purpose {
     Capability,
 }
 
+impl Purpose {
+    /// The group in which this device has to be for the answer to be of use.
+    pub(crate) const fn membership(&self) -> Option<&GroupId> {
+        match self {
+            Self::Join(group)
+            | Self::Create(group)
+            | Self::Reference(group)
+            | Self::Claim(group, _)
+            | Self::Commit(group)
+            | Self::Log(group)
+            | Self::Rejoin(group)
+            | Self::Since(group)
+            | Self::Compare(group) => Some(group),
+            Self::Welcome(_)
+            | Self::Leave(_)
+            | Self::Unbind(_)
+            | Self::List(_)
+            | Self::PutList
+            | Self::Count
+            | Self::Publish
+            | Self::Capability => None,
+        }
+    }
+}
+
 /// Something that the server has not answered.
 #[derive(Clone, Debug)]
 pub(crate) enum Unanswered {
-    /// A MSG, by its number in the group's outbox.
+    /// A MSG, by its number in the group's outbox, and where it was sent.
     Message {
         group: GroupId,
+        channel: u32,
         number: u64,
         bytes: usize,
     },
@@ -267,7 +293,19 @@ impl Online {
     /// Stops using the channel of `group`; whether there was one. No other group may have it before the
     /// server has answered a LEAVE: see [`Online::left`].
     pub(crate) fn release(&mut self, group: &GroupId) -> bool {
+        self.sent.remove(group);
         self.bindings.remove(group).is_some()
+    }
+
+    /// The membership in `group` is another one from now on: what was asked in the old one is not waited
+    /// for. LEAVEs still are.
+    pub(crate) fn forget_requests(&mut self, group: &GroupId) {
+        self.busy.remove(group);
+        self.rejoining.remove(group);
+        self.unanswered.retain(|_, one| match one {
+            Unanswered::Request { purpose, .. } => purpose.membership() != Some(group),
+            Unanswered::Message { .. } => true,
+        });
     }
 
     /// The server has no binding of `group` any more, unless a JOIN after the LEAVE made one.
@@ -302,6 +340,7 @@ mod tests {
     fn message(bytes: usize) -> Unanswered {
         Unanswered::Message {
             group: GroupId::new([1; 32]),
+            channel: 1,
             number: 1,
             bytes,
         }

@@ -281,8 +281,12 @@ impl Core {
         Ok(())
     }
 
-    /// A device that joins a group misses nothing that was said there before.
+    /// A device that joins a group misses nothing that was said there before. What waited from an earlier
+    /// time in the group is shown.
     pub(super) fn forget_order(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        for (_, bytes) in self.vault.list(tables::EARLY, group.as_bytes())? {
+            self.deliver_stored(group, &bytes)?;
+        }
         self.waiting.retain(|(of, _), _| of != group);
         for table in [tables::COUNTER, tables::EARLY, tables::PASSED] {
             self.vault.delete_scope(table, group.as_bytes())?;

@@ -151,6 +151,7 @@ impl Core {
         };
         let what = Unanswered::Message {
             group: *group,
+            channel,
             number,
             bytes: payload.len(),
         };

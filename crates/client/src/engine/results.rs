@@ -5,7 +5,6 @@ use commucat_proto::error::Title;
 use commucat_proto::frame::directory::DirectoryResult;
 use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fetch::{FetchResult, Want};
-use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_package::ClaimResult;
 use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
 use commucat_proto::id::{AccountId, GroupId, SealedRef};
@@ -14,7 +13,6 @@ use commucat_proto::wire::Cbor;
 use super::core::{Core, chat_error, unless_refused};
 use super::model::{Kind, Stage};
 use super::online::{Binding, Purpose, Rejoining};
-use super::tables;
 use crate::chat::{Agreement, ChatError, Claimed, Intent};
 use crate::error::ClientError;
 use crate::event::{Change, Event};
@@ -66,8 +64,7 @@ impl Core {
                 core.on_compare(&group, &fetched)
             }),
             Purpose::Welcome(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                let bytes = core.vault.get(tables::INVITED, b"", group.as_bytes())?;
-                match bytes.and_then(|bytes| GroupInvite::decode(&bytes).ok()) {
+                match core.invitation(&group)?.filter(|_| !core.is_active(&group)) {
                     Some(invite) => core.take_up(&invite, &infos(&fetched)),
                     None => Ok(()),
                 }
@@ -271,10 +268,18 @@ impl Core {
         for entry in &fetched.entries {
             self.on_entry(entry)?;
         }
+        if !self.is_active(group) {
+            return Ok(());
+        }
         let after = self.conversations.get(group).map_or(0, |one| one.position);
+        if after > before || after >= fetched.head {
+            self.failures.remove(group);
+        }
         // What came while the answer was under way may be newer than the answer.
         if (after >= fetched.head || after == before) && !self.overtaken.contains(group) {
             self.change(group, |one| one.behind = false);
+            // The hub knows this device by the handle that it has.
+            self.uninvite(group)?;
         }
         if after < fetched.head && after == before {
             self.sent_nothing(group);
@@ -509,6 +514,10 @@ impl Core {
         }
         if title == Title::NotFound {
             self.change(group, |one| one.behind = true);
+            if self.chat.is_rejoining(group) {
+                // The next GroupInfos that it asks for show whether it is out.
+                self.withdraw(group)?;
+            }
         }
         if title == Title::NotFound || busy.contains(&title) {
             self.later(group, problem);

@@ -153,7 +153,9 @@ impl Core {
 
     fn resume_invitations(&mut self) -> Result<(), ClientError> {
         for (_, payload) in self.vault.list(tables::INVITED, b"")? {
-            if let Ok(invite) = commucat_proto::frame::group_invite::GroupInvite::decode(&payload) {
+            if let Ok(invite) = commucat_proto::frame::group_invite::GroupInvite::decode(&payload)
+                && !self.is_active(&invite.group)
+            {
                 self.take_up(&invite, &[])?;
             }
         }

@@ -1,5 +1,6 @@
 //! The engine against a server in memory: no network, no time but the test's.
 
+mod again;
 mod apart;
 mod order;
 mod world;

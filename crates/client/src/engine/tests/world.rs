@@ -1,6 +1,7 @@
 //! A server in memory, small enough to be seen to be right: queues, groups, packages, lists.
 
 mod look;
+mod meddle;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -18,8 +19,10 @@ use commucat_proto::frame::error::Problem;
 use commucat_proto::frame::fanout::FanoutEntry;
 use commucat_proto::frame::fetch::{Fetch, FetchAccess, FetchResult, KeptGroupInfo};
 use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::join::Join;
 use commucat_proto::frame::key_package::{ClaimResult, ClaimedPackage, KeyPackage, PackageCount};
 use commucat_proto::frame::key_update::{KeyUpdateResult, LogEntry};
+use commucat_proto::frame::leave::Leave;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::payload::FromClient;
 use commucat_proto::frame::{Direction, Frame, FrameType, Header};
@@ -56,7 +59,7 @@ struct Device {
     sent: usize,
     sequence: u32,
     acknowledged: u32,
-    channels: HashMap<u32, GroupId>,
+    channels: HashMap<u32, (GroupId, Handle)>,
     packages: Vec<Bytes>,
     last_resort: Option<Bytes>,
     events: Vec<Event>,
@@ -69,6 +72,8 @@ struct Device {
     lose_answers: bool,
     /// Its requests are answered by what is no answer.
     garbles_answers: bool,
+    /// Refusals that are on their way for long.
+    refusals: Option<VecDeque<Frame>>,
     ignore_acks: bool,
     refuse: Option<Problem>,
     drop_next: bool,
@@ -180,6 +185,7 @@ impl World {
             commits: 0,
             lose_answers: false,
             garbles_answers: false,
+            refusals: None,
             ignore_acks: false,
             refuse: None,
             drop_next: false,
@@ -365,26 +371,20 @@ impl World {
             header,
             payload: problem.encode().into(),
         };
+        if let Some(held) = &mut self.devices.get_mut(name).unwrap().refusals {
+            return held.push_back(frame);
+        }
         self.step(name, |core| core.on_frames(vec![frame]));
     }
 
     fn handle(&mut self, name: &str, frame: &Frame) {
         let (channel, sequence) = (frame.header.channel, frame.header.sequence);
         match FromClient::decode(frame).unwrap() {
-            FromClient::Join(join) => {
-                let channels = &mut self.devices.get_mut(name).unwrap().channels;
-                let is_other =
-                    |at: &u32, group: &GroupId| (*at == channel) != (*group == join.group);
-                if channels.iter().any(|(at, group)| is_other(at, group)) {
-                    return self.refuse(name, sequence, Problem::new(Title::Conflict, ""));
-                }
-                channels.insert(channel, join.group);
-                self.answer(name, &AckDown::done(sequence));
-            }
+            FromClient::Join(join) => self.join(name, (channel, sequence), &join),
             FromClient::Msg(msg) => self.message(name, (channel, sequence), &msg),
             FromClient::Ack(ack) => {
                 let device = self.devices.get_mut(name).unwrap();
-                let bound: HashSet<_> = device.channels.values().collect();
+                let bound: HashSet<_> = device.channels.values().map(|(group, _)| group).collect();
                 let tags = ack.tags.iter().filter(|tag| bound.contains(&tag.group));
                 device.tags.extend(tags);
                 self.acknowledge(name, ack.through.unwrap_or(0));
@@ -414,26 +414,45 @@ impl World {
             FromClient::KeyPackage(operation) => self.packages(name, sequence, operation),
             FromClient::Directory(operation) => self.directory(name, sequence, operation),
             FromClient::Fetch(fetch) => self.fetch(name, sequence, &fetch),
-            FromClient::Leave(leave) => {
-                let device = self.devices.get_mut(name).unwrap();
-                device.channels.retain(|_, group| *group != leave.group);
-                if !leave.for_good {
-                    return self.answer(name, &AckDown::done(sequence));
-                }
-                device.leaves += 1;
-                let refs: HashSet<_> = self
-                    .refs
-                    .iter()
-                    .filter(|(_, of)| *of == name)
-                    .map(|(one, _)| *one)
-                    .collect();
-                if let Some(group) = self.groups.get_mut(&leave.group) {
-                    group.list.retain(|entry| !refs.contains(&entry.sealed_ref));
-                }
-                self.answer(name, &AckDown::done(sequence));
-            }
+            FromClient::Leave(leave) => self.leave(name, sequence, &leave),
             FromClient::Typing(_) | FromClient::Presence(_) | FromClient::Padding => {}
         }
+    }
+
+    fn join(&mut self, name: &str, (channel, sequence): (u32, u32), join: &Join) {
+        let channels = &mut self.devices.get_mut(name).unwrap().channels;
+        let wanted = (join.group, join.handle);
+        let is_other = |at: &u32, bound: &(GroupId, Handle)| {
+            let is_near = *at == channel || bound.0 == join.group;
+            is_near && (*at != channel || *bound != wanted)
+        };
+        if channels.iter().any(|(at, bound)| is_other(at, bound)) {
+            return self.refuse(name, sequence, Problem::new(Title::Conflict, ""));
+        }
+        channels.insert(channel, wanted);
+        self.answer(name, &AckDown::done(sequence));
+    }
+
+    fn leave(&mut self, name: &str, sequence: u32, leave: &Leave) {
+        let device = self.devices.get_mut(name).unwrap();
+        device
+            .channels
+            .retain(|_, (group, _)| *group != leave.group);
+        device.leaves += usize::from(leave.for_good);
+        if leave.for_good
+            && let Some(group) = self.groups.get_mut(&leave.group)
+        {
+            let is_own = |entry: &&FanoutEntry| self.refs[&entry.sealed_ref] == name;
+            let gone: Vec<_> = group
+                .list
+                .iter()
+                .filter(is_own)
+                .map(|one| one.handle)
+                .collect();
+            group.list.retain(|entry| !gone.contains(&entry.handle));
+            group.gone.extend(gone);
+        }
+        self.answer(name, &AckDown::done(sequence));
     }
 
     fn acknowledge(&mut self, name: &str, through: u32) {
@@ -455,11 +474,11 @@ impl World {
     fn message(&mut self, name: &str, (channel, sequence): (u32, u32), msg: &Msg) {
         let device = self.devices.get_mut(name).unwrap();
         device.messages.push(msg.payload().clone());
-        let Some(group) = device.channels.get(&channel).copied() else {
+        let Some((group, handle)) = device.channels.get(&channel).copied() else {
             return self.refuse(name, sequence, Problem::new(Title::NotJoined, ""));
         };
         let mut list = self.groups[&group].list.iter();
-        if !list.any(|one| self.refs[&one.sealed_ref] == name) {
+        if !list.any(|one| one.handle == handle) {
             device.channels.remove(&channel);
             return self.refuse(name, sequence, Problem::new(Title::NotFound, ""));
         }

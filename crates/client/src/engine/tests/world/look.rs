@@ -210,7 +210,7 @@ impl World {
     }
 
     /// The only group in which these devices are.
-    fn group_of(&self, names: &[&str]) -> GroupId {
+    pub(super) fn group_of(&self, names: &[&str]) -> GroupId {
         let is_in = |group: &super::Group, name: &str| {
             let mut list = group.list.iter();
             list.any(|entry| self.refs[&entry.sealed_ref] == name)
@@ -222,7 +222,7 @@ impl World {
         *id
     }
 
-    fn handle_of(&self, group: &GroupId, name: &str) -> Handle {
+    pub(super) fn handle_of(&self, group: &GroupId, name: &str) -> Handle {
         let mut entries = self.groups[group].list.iter();
         let entry = entries.find(|entry| self.refs[&entry.sealed_ref] == name);
         entry.expect("it is in the list").handle
