@@ -27,12 +27,24 @@ pub enum Applied {
     Advanced(Box<Advance>),
     /// All members skip it: it used up its position and changed nothing. Report an empty tag.
     Skipped(Invalid),
+    /// A copy that would be skipped: it changed nothing. FETCH from its position, and apply what is
+    /// there.
+    Unconfirmed(Invalid),
     /// There is nothing to do: the position was handled before, or this device is not a member.
     Known,
     /// Entries before it are missing: FETCH from this position, and apply it again after them.
     Gap(u64),
     /// This device was removed; its last frame. Nothing more can be sealed or opened.
     Removed(Box<Advance>),
+}
+
+/// Where an entry is from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The hub's answer to a request that names it.
+    Hub,
+    /// The queue, into which other domains put frames too.
+    Queue,
 }
 
 /// A step to a new epoch.
@@ -79,13 +91,30 @@ impl Chat {
         self.attempt(group, |chat| chat.merge_own(record, position))
     }
 
-    /// Handles an entry of the group's log, from the queue, FETCH or a `Conflict`.
+    /// Handles an entry of the group's log, as the hub gave it: by FETCH or with a `Conflict`.
     ///
     /// # Errors
     ///
     /// [`ChatError::UnknownGroup`], [`ChatError::Store`]. An entry that is not valid is
     /// [`Applied::Skipped`], not an error.
     pub fn apply(&mut self, entry: &LogEntry) -> Result<Applied, ChatError> {
+        self.apply_from(Source::Hub, entry)
+    }
+
+    /// Handles a copy of an entry, from the queue. Its frame does not say which domain sent it, so one
+    /// that does not fit uses up neither the position nor the key that it is encrypted with.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Chat::apply`]. A copy that is not valid is [`Applied::Unconfirmed`].
+    pub fn apply_copy(&mut self, entry: &LogEntry) -> Result<Applied, ChatError> {
+        match self.apply_from(Source::Queue, entry) {
+            Err(ChatError::Copy(invalid)) => Ok(Applied::Unconfirmed(invalid)),
+            other => other,
+        }
+    }
+
+    fn apply_from(&mut self, source: Source, entry: &LogEntry) -> Result<Applied, ChatError> {
         let group = entry.group;
         let record = self.record(&group)?;
         let own = record
@@ -109,7 +138,7 @@ impl Chat {
         if own {
             return self.attempt(&group, |chat| chat.merge_own(record, entry.position));
         }
-        self.attempt(&group, |chat| chat.handle(record, entry))
+        self.attempt(&group, |chat| chat.handle(record, source, entry))
     }
 
     /// The fork tag of the current epoch, as [`Advance::tag`] had it.
@@ -189,11 +218,19 @@ impl Chat {
         self.take(group)
     }
 
-    fn handle(&mut self, mut record: Record, entry: &LogEntry) -> Result<Applied, ChatError> {
+    fn handle(
+        &mut self,
+        mut record: Record,
+        source: Source,
+        entry: &LogEntry,
+    ) -> Result<Applied, ChatError> {
         let group = record.group;
         let mut mls = self.take(&group)?;
         let before = Before::of(&mls)?;
         let outcome = self.stage(&mut mls, &before, entry)?;
+        if let (Source::Queue, Err(invalid)) = (source, &outcome) {
+            return Err(ChatError::Copy(*invalid));
+        }
         // Whatever the entry is, a commit of ours for this position has lost.
         if record
             .pending

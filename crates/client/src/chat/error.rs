@@ -39,6 +39,9 @@ pub enum ChatError {
     /// The bundle is larger than the hub takes.
     #[error("bundle of {0} bytes is larger than the hub takes")]
     TooLarge(usize),
+    /// A copy of an entry that would be skipped: the log has to be asked.
+    #[error("a copy of an entry does not fit: {0}")]
+    Copy(super::validity::Invalid),
     /// The group's state would not be valid for the other members. A mistake of ours.
     #[error("own commit breaks the rules of the group: {0}")]
     OwnCommit(super::validity::Invalid),

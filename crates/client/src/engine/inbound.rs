@@ -65,7 +65,7 @@ impl Core {
             FromServer::Ack(ack) => self.on_ack(ack),
             FromServer::KeyUpdate(entry) => {
                 self.saw(&entry.group, entry.position)?;
-                self.on_entry(&entry)
+                self.on_copy(&entry)
             }
             FromServer::GroupInvite(invite) => self.on_invite(&invite, &frame.payload),
             FromServer::GroupEvent(event) => self.on_event(event),
@@ -226,7 +226,19 @@ impl Core {
         }
     }
 
-    /// An entry of a group's log, from the queue, FETCH or a Conflict.
+    /// A copy of an entry, from the queue: a hint. Whoever has a reference of this device for the group
+    /// id can send one, so what does not fit is looked up in the log.
+    fn on_copy(&mut self, entry: &LogEntry) -> Result<(), ClientError> {
+        if !self.is_active(&entry.group) {
+            return Ok(());
+        }
+        let Some(applied) = unless_refused(self.chat.apply_copy(entry))? else {
+            return Ok(());
+        };
+        self.on_applied(&entry.group, entry.position, applied)
+    }
+
+    /// An entry of a group's log, from FETCH or a Conflict.
     pub(super) fn on_entry(&mut self, entry: &LogEntry) -> Result<(), ClientError> {
         let group = entry.group;
         if !self.is_active(&group) {
@@ -276,6 +288,11 @@ impl Core {
         match applied {
             Applied::Known => Ok(()),
             Applied::Gap(_) => {
+                self.fell_behind(group);
+                Ok(())
+            }
+            Applied::Unconfirmed(invalid) => {
+                tracing::debug!(%invalid, "a copy of an entry does not fit");
                 self.fell_behind(group);
                 Ok(())
             }
@@ -432,7 +449,11 @@ impl Core {
             },
             EventKind::Gone => self.remove_gone(&group, &notice.handles.unwrap_or_default()),
             EventKind::Fork => self.is_split(&group),
-            EventKind::Closed => self.end(&group, Change::Closed),
+            // Its domain may be another one than the hub: the log decides.
+            EventKind::Closed => {
+                self.fell_behind(&group);
+                Ok(())
+            }
             EventKind::Gap | EventKind::Unknown(_) => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 
 mod again;
 mod apart;
+mod forged;
 mod order;
 mod world;
 

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use commucat_proto::frame::FrameType;
 use commucat_proto::frame::bundle::Bundle;
+use commucat_proto::frame::fanout::Change;
 use commucat_proto::frame::group_event::GroupEvent;
 use commucat_proto::frame::group_invite::GroupInvite;
+use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::id::{AccountKey, Domain, GroupId, MessageId};
 use commucat_proto::wire::Cbor as _;
 
@@ -68,6 +70,41 @@ impl World {
     fn push(&mut self, name: &str, kind: FrameType, payload: Bytes) {
         let device = self.devices.get_mut(name).unwrap();
         device.queue.push_back((kind, payload));
+    }
+
+    /// Another domain than the hub tells a device that the group of these is closed.
+    pub(in crate::engine::tests) fn forge_end(&mut self, name: &str, names: &[&str]) {
+        let event = GroupEvent::closed(self.group_of(names));
+        self.push(name, FrameType::GroupEvent, event.encode().into());
+    }
+
+    /// Another domain than the hub sends a device the next entry of the group of these.
+    pub(in crate::engine::tests) fn forge_entry(&mut self, name: &str, names: &[&str]) {
+        let group = self.group_of(names);
+        let entry = LogEntry {
+            group,
+            position: self.groups[&group].head + 1,
+            commit: Bytes::from_static(b"rubbish"),
+            change: Change::default(),
+            author: self.handle_of(&group, names[0]),
+            message: MessageId::new([9; 16]),
+        };
+        self.push(name, FrameType::KeyUpdate, entry.encode().into());
+    }
+
+    /// An altered copy overtakes each entry in the queue of a device.
+    pub(in crate::engine::tests) fn forge_before_entries(&mut self, name: &str) {
+        let queue = &mut self.devices.get_mut(name).unwrap().queue;
+        let mut all = VecDeque::new();
+        for (kind, payload) in queue.drain(..) {
+            if kind == FrameType::KeyUpdate {
+                let mut entry = LogEntry::decode(&payload).unwrap();
+                entry.change.close = !entry.change.close;
+                all.push_back((kind, entry.encode().into()));
+            }
+            all.push_back((kind, payload));
+        }
+        *queue = all;
     }
 
     /// `name` makes a group of its own with the id of the one that the others share, and invites the first
