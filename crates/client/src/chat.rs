@@ -69,6 +69,8 @@ pub use self::validity::Invalid;
 pub use self::view::{Group, Member, Membership};
 pub use self::welcome::Joined;
 
+/// [`Chat::tree_in_welcome_max`] of the profile.
+const TREE_IN_WELCOME_MAX: usize = 50;
 /// Groups kept decoded in memory; others are decoded again when they are used.
 const CACHE_MAX: usize = 64;
 
@@ -77,6 +79,8 @@ pub struct Chat {
     identity: Identity,
     provider: Provider,
     groups: HashMap<GroupId, MlsGroup>,
+    /// Above this many members the tree travels in the sealed GroupInfo only, not in each Welcome.
+    pub(crate) tree_in_welcome_max: usize,
 }
 
 impl fmt::Debug for Chat {
@@ -102,6 +106,7 @@ impl Chat {
             identity,
             provider,
             groups: HashMap::new(),
+            tree_in_welcome_max: TREE_IN_WELCOME_MAX,
         })
     }
 

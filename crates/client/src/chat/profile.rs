@@ -32,9 +32,6 @@ const OUT_OF_ORDER: u32 = 256;
 /// (`limits.queue_entries`) may have swallowed that many.
 const LOST_MAX: u32 = 20_000;
 
-/// Above this many members the tree travels in the sealed GroupInfo only, not in each Welcome.
-pub(super) const TREE_IN_WELCOME_MAX: usize = 50;
-
 /// The algorithms of a group. Chosen when it is created, kept for its life.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Suite {

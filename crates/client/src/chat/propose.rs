@@ -17,7 +17,7 @@ use openmls_traits::OpenMlsProvider as _;
 use self::plan::{Now, Plan};
 use super::device;
 use super::intent::Intent;
-use super::profile::{Context, Suite, TREE_IN_WELCOME_MAX};
+use super::profile::{Context, Suite};
 use super::provider::Provider;
 use super::record::{Pending, PendingKind, Record, Seed};
 use super::store::StoreError;
@@ -213,7 +213,7 @@ impl Chat {
             .load_psks(self.provider.storage())
             .map_err(ChatError::mls("commit"))?
             .create_group_info(true)
-            .use_ratchet_tree_extension(members <= TREE_IN_WELCOME_MAX)
+            .use_ratchet_tree_extension(members <= self.tree_in_welcome_max)
             .build(
                 self.provider.rand(),
                 self.provider.crypto(),
@@ -236,7 +236,7 @@ impl Chat {
         info: Vec<u8>,
         members: usize,
     ) -> Result<Vec<u8>, ChatError> {
-        if members <= TREE_IN_WELCOME_MAX {
+        if members <= self.tree_in_welcome_max {
             return Ok(info);
         }
         let copy = Provider::default();

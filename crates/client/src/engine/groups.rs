@@ -23,12 +23,10 @@ impl Core {
     /// Brings a conversation forward by what can be done now.
     pub(super) fn advance(&mut self, group: &GroupId) -> Result<(), ClientError> {
         let waits = self.retry.get(group).is_some_and(|at| *at > self.now);
-        let Some(one) = self.conversations.get(group) else {
-            return Ok(());
-        };
         let Some(online) = &self.online else {
             return Ok(());
         };
+        let stage = self.conversations.get(group).map(|one| one.stage);
         if online.busy.contains(group) || waits {
             return if self.may_send(group) {
                 self.pump(group)
@@ -39,11 +37,11 @@ impl Core {
         // What is known of the log must not get far ahead of the queue: the keys for what is still in
         // there would be gone.
         let is_caught_up = online.caught_up.is_some();
-        match one.stage {
-            Stage::Left => Ok(()),
-            Stage::Planned => self.ask_reference(group),
-            Stage::Creating => self.send_create(group),
-            Stage::Active => {
+        match stage {
+            None | Some(Stage::Left) => self.resume_invitation(group),
+            Some(Stage::Planned) => self.ask_reference(group),
+            Some(Stage::Creating) => self.send_create(group),
+            Some(Stage::Active) => {
                 if is_caught_up
                     && !self.repair(group)?
                     && !self.commit_next(group)?

@@ -18,6 +18,10 @@ use crate::event::{Change, Event, Request};
 /// A light self-update follows so long after joining, so that its keys are this device's own.
 const UPDATE_AFTER_MS: u64 = 3_600_000;
 
+/// Invitations that wait, of 256 KiB at most: as much as a queue holds. Whoever is invited when there are
+/// so many has to be invited again.
+const INVITED_MAX: usize = 256;
+
 impl Core {
     /// A Welcome. One that comes while this device is in the group may be the way back after a removal of
     /// which it was not told, or lead it away (decision 0602): the log tells which.
@@ -39,6 +43,10 @@ impl Core {
         let is_newer =
             |one: &Conversation| one.stage == Stage::Active && one.position < invite.position;
         if !present.is_none_or(is_newer) {
+            return Ok(());
+        }
+        if self.vault.count_values(tables::INVITED, b"")? >= INVITED_MAX {
+            tracing::warn!("too many invitations wait; one is discarded");
             return Ok(());
         }
         self.vault
@@ -69,6 +77,19 @@ impl Core {
         }
     }
 
+    /// Asks again for the GroupInfo that an invitation waits for.
+    pub(super) fn resume_invitation(&mut self, group: &GroupId) -> Result<(), ClientError> {
+        let purpose = Purpose::Welcome(*group);
+        let is_asked = self
+            .online
+            .as_ref()
+            .is_some_and(|online| online.is_pending(&purpose));
+        match self.invitation(group)? {
+            Some(invite) if !is_asked => self.take_up(&invite, &[]),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The log shows that this device is in the group still at a position: a Welcome for that or an
     /// earlier one is not its way.
     pub(super) fn still_in(&self, group: &GroupId, position: u64) -> Result<(), ClientError> {
@@ -90,7 +111,7 @@ impl Core {
     }
 
     /// Nothing leads into a group, and nothing that was kept for that will open.
-    fn decline(&self, group: &GroupId) -> Result<(), ClientError> {
+    pub(super) fn decline(&self, group: &GroupId) -> Result<(), ClientError> {
         self.vault.clear(tables::HELD, group.as_bytes())?;
         self.uninvite(group)
     }

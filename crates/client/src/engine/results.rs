@@ -65,6 +65,9 @@ impl Core {
             }),
             Purpose::Welcome(group) => self.read(purpose, result, |core, fetched: FetchResult| {
                 match core.invitation(&group)?.filter(|_| !core.is_active(&group)) {
+                    Some(_) if fetched.group_infos.is_empty() => {
+                        core.on_welcome_error(&group, &Problem::new(Title::NotFound, ""))
+                    }
                     Some(invite) => core.take_up(&invite, &infos(&fetched)),
                     None => Ok(()),
                 }
@@ -450,13 +453,25 @@ impl Core {
                 Ok(())
             }
             Purpose::PutList => self.on_list_refused(problem),
-            Purpose::Welcome(_)
-            | Purpose::Leave(_)
+            Purpose::Welcome(group) => self.on_welcome_error(&group, problem),
+            Purpose::Leave(_)
             | Purpose::Unbind(_)
             | Purpose::Count
             | Purpose::Publish
             | Purpose::Capability => Ok(()),
         }
+    }
+
+    /// The GroupInfo that an invitation needs did not come.
+    fn on_welcome_error(&mut self, group: &GroupId, problem: &Problem) -> Result<(), ClientError> {
+        let tried = self.failures.get(group).copied().unwrap_or(0);
+        if problem.title == Title::NotFound && tried >= 3 {
+            tracing::warn!("an invitation is given up");
+            self.failures.remove(group);
+            return self.decline(group);
+        }
+        self.later(group, problem);
+        Ok(())
     }
 
     /// Nobody of that account can be added now. A group goes on without them after some attempts.

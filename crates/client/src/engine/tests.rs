@@ -576,6 +576,51 @@ fn a_hub_that_repeats_who_is_gone_makes_no_more_work() {
     assert_eq!((world.listed("carol"), world.intents("alice")), (0, 0));
 }
 
+/// Alice and Bob know each other; she makes a group with him that needs a GroupInfo, which he does not get.
+fn large_tea(lacks: impl FnOnce(&mut World)) -> World {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.make_groups_large("alice");
+    lacks(&mut world);
+    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned()]);
+    world.ask("alice", |reply| Command::CreateGroup {
+        name,
+        members,
+        reply,
+    });
+    world.send("alice", "tea", "welcome");
+    world.settle();
+    world
+}
+
+#[test]
+fn a_group_info_that_did_not_come_is_asked_for_again() {
+    let mut hidden = large_tea(|world| world.hide_infos(true));
+    let mut garbled = large_tea(|world| world.garble_answers("bob", true));
+    let waits = [hidden.invitations("bob"), garbled.invitations("bob")];
+
+    hidden.hide_infos(false);
+    garbled.garble_answers("bob", false);
+    hidden.settle_for(10_000);
+    garbled.settle_for(10_000);
+
+    assert_eq!(waits, [1, 1]);
+    for world in [hidden, garbled] {
+        assert_eq!(world.texts("bob"), ["first", "welcome"]);
+        assert_eq!(world.invitations("bob"), 0);
+    }
+}
+
+#[test]
+fn an_invitation_of_which_the_hub_knows_nothing_is_given_up() {
+    let mut world = large_tea(|world| world.hide_infos(true));
+
+    world.settle_for(20_000);
+
+    assert_eq!(world.invitations("bob"), 0);
+    assert_eq!(world.held("bob"), (0, 0));
+}
+
 #[test]
 fn the_channel_of_a_group_that_is_over_serves_another_one() {
     let mut world = two();

@@ -115,6 +115,7 @@ pub(super) struct World {
     held: Option<VecDeque<(String, u32, Signed)>>,
     hide_lists: bool,
     hide_packages: bool,
+    hide_infos: bool,
 }
 
 fn domain() -> Domain {
@@ -297,7 +298,7 @@ impl World {
     /// Handles what a device sent.
     fn read(&mut self, name: &str) -> bool {
         let mut moved = false;
-        loop {
+        for _ in 0..10_000 {
             let device = self.devices.get_mut(name).unwrap();
             if !device.connected {
                 return moved;
@@ -308,6 +309,7 @@ impl World {
             moved = true;
             self.handle(name, &frame);
         }
+        panic!("{name} asks without end");
     }
 
     /// Sends a device what waits for it.
@@ -780,7 +782,7 @@ impl World {
             let from = usize::try_from(from).unwrap() - 1;
             result.entries = group.log.get(from..).unwrap_or_default().to_vec();
         }
-        if fetch.want.group_info {
+        if fetch.want.group_info && !self.hide_infos {
             let infos = group.infos.iter().rev().take(16);
             let kept = infos.map(|(position, sealed)| KeptGroupInfo {
                 position: *position,

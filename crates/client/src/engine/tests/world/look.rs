@@ -290,7 +290,7 @@ impl World {
     /// Frames of a later epoch that a device keeps, and their bytes.
     pub(in crate::engine::tests) fn held(&self, name: &str) -> (usize, usize) {
         let device = &self.devices[name];
-        let groups = device.core.conversations.keys();
+        let groups = self.groups.keys();
         let held = groups.map(|group| device.vault.extent(tables::HELD, group.as_bytes()).unwrap());
         held.fold((0, 0), |(count, bytes), one| (count + one.0, bytes + one.1))
     }
@@ -324,6 +324,23 @@ impl World {
         lists
             .filter(|list| list.iter().any(|one| self.refs[&one.sealed_ref] == name))
             .count()
+    }
+
+    /// Hubs have no GroupInfos.
+    pub(in crate::engine::tests) fn hide_infos(&mut self, hide: bool) {
+        self.hide_infos = hide;
+    }
+
+    /// The Welcomes that a device makes need a GroupInfo, as those of large groups do.
+    pub(in crate::engine::tests) fn make_groups_large(&mut self, name: &str) {
+        let device = self.devices.get_mut(name).unwrap();
+        device.core.chat.tree_in_welcome_max = 0;
+    }
+
+    /// How many invitations wait for a GroupInfo.
+    pub(in crate::engine::tests) fn invitations(&self, name: &str) -> usize {
+        let vault = &self.devices[name].vault;
+        vault.count_values(tables::INVITED, b"").unwrap()
     }
 
     pub(in crate::engine::tests) fn hide_lists(&mut self, hide: bool) {
