@@ -268,7 +268,8 @@ impl Core {
             self.change(group, |one| one.rejoin = true);
             return Ok(());
         }
-        for entry in &fetched.entries {
+        // The hub of one group has no say in another.
+        for entry in fetched.entries.iter().filter(|one| one.group == *group) {
             self.on_entry(entry)?;
         }
         if !self.is_active(group) {
@@ -347,7 +348,9 @@ impl Core {
             return Ok(());
         }
         let reached = rejoining.since.last().map(|entry| entry.position);
-        let is_next = |entry: &LogEntry| reached.is_none_or(|reached| entry.position > reached);
+        let is_next = |entry: &LogEntry| {
+            entry.group == *group && reached.is_none_or(|reached| entry.position > reached)
+        };
         rejoining
             .since
             .extend(fetched.entries.into_iter().filter(is_next));
@@ -510,7 +513,8 @@ impl Core {
             Title::FederationFailure,
         ];
         if title == Title::Conflict {
-            for entry in &problem.extra.missing {
+            let missing = problem.extra.missing.iter();
+            for entry in missing.filter(|one| one.group == *group) {
                 self.on_entry(entry)?;
             }
             if self.chat.is_rejoining(group) {

@@ -207,6 +207,18 @@ fn answers_that_do_not_decode_stop_nothing() {
 }
 
 #[test]
+fn the_log_of_one_group_changes_no_other() {
+    let mut world = tea();
+    let all = ["alice", "bob", "carol"];
+    let head = world.head(&all);
+
+    world.mislead("bob", &all);
+    world.settle();
+
+    assert_eq!(world.position("bob", &all), head);
+}
+
+#[test]
 fn the_list_of_a_stranger_is_asked_for_only_when_it_was_accepted() {
     let mut world = two();
     world.send("alice", "bob", "first");

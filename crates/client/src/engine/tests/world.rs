@@ -116,6 +116,8 @@ pub(super) struct World {
     hide_lists: bool,
     hide_packages: bool,
     hide_infos: bool,
+    /// Hubs of other groups than this entry's say that it is in their logs.
+    misleads: Option<LogEntry>,
 }
 
 fn domain() -> Domain {
@@ -782,6 +784,8 @@ impl World {
             let from = usize::try_from(from).unwrap() - 1;
             result.entries = group.log.get(from..).unwrap_or_default().to_vec();
         }
+        let other = self.misleads.iter().filter(|one| one.group != fetch.group);
+        result.entries.extend(other.cloned());
         if fetch.want.group_info && !self.hide_infos {
             let infos = group.infos.iter().rev().take(16);
             let kept = infos.map(|(position, sealed)| KeptGroupInfo {

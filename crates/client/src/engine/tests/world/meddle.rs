@@ -80,16 +80,33 @@ impl World {
 
     /// Another domain than the hub sends a device the next entry of the group of these.
     pub(in crate::engine::tests) fn forge_entry(&mut self, name: &str, names: &[&str]) {
+        let entry = self.next_entry(names);
+        self.push(name, FrameType::KeyUpdate, entry.encode().into());
+    }
+
+    /// Other hubs have the next entry of the group of these in the logs of their groups. A device reads the
+    /// log of a 1:1.
+    pub(in crate::engine::tests) fn mislead(&mut self, name: &str, names: &[&str]) {
+        self.misleads = Some(self.next_entry(names));
+        self.step(name, |core| {
+            let mut all = core.conversations.values();
+            let direct = all.find(|one| one.peer.is_some()).map(|one| one.id);
+            core.fell_behind(&direct.unwrap());
+            Ok(())
+        });
+    }
+
+    /// An entry for the next position of the group of these that nobody can read.
+    fn next_entry(&self, names: &[&str]) -> LogEntry {
         let group = self.group_of(names);
-        let entry = LogEntry {
+        LogEntry {
             group,
             position: self.groups[&group].head + 1,
             commit: Bytes::from_static(b"rubbish"),
             change: Change::default(),
             author: self.handle_of(&group, names[0]),
             message: MessageId::new([9; 16]),
-        };
-        self.push(name, FrameType::KeyUpdate, entry.encode().into());
+        }
     }
 
     /// An altered copy overtakes each entry in the queue of a device.
