@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::FutureExt as _;
@@ -12,7 +13,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
@@ -27,6 +28,9 @@ use crate::metrics::label::{Protocol, Refusal, Route};
 
 /// hyper takes no smaller buffer.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
+/// So often `limits.tls_timeout` passes until a connection without a `/connect` stream is closed, whatever it
+/// asks. hyper waits without end for a client that sends requests and takes no answer.
+const AGE_MAX: u32 = 12;
 
 pub(super) async fn serve<E, S>(shell: Arc<Shell<E>>, stream: Secure<S>, client: Arc<Client>)
 where
@@ -34,7 +38,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _open = Open::new(&shell, Protocol::Http1);
-    let shared = (Arc::clone(&shell), client);
+    let shared = (Arc::clone(&shell), Arc::clone(&client));
     let asked = CancellationToken::new();
     let first = asked.clone();
     let service = service_fn(move |request| {
@@ -51,20 +55,40 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
+    let wait = shell.limits.tls_timeout;
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = end(&shell, &asked) => {
+        ended = connection.as_mut() => ended.map_err(|error| error.is_timeout()),
+        () = async {
+            tokio::select! {
+                () = end(&shell, &asked) => {}
+                () = unused(&client, wait * AGE_MAX) => {}
+            }
+        } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended.map_err(|error| error.is_timeout()),
+                // It does not take what it asked for.
+                () = unused(&client, wait) => Err(true),
+            }
         }
     };
-    if let Err(error) = ended {
-        let reason = if error.is_timeout() {
+    if let Err(is_timeout) = ended {
+        let reason = if is_timeout {
             Refusal::Idle
         } else {
             Refusal::Http
         };
         shell.metrics.refused.of(reason).inc();
+    }
+}
+
+/// Returns when a look, one each `pause`, finds no `/connect` stream.
+async fn unused(client: &Client, pause: Duration) {
+    loop {
+        sleep(pause).await;
+        if !client.has_streams() {
+            return;
+        }
     }
 }
 

@@ -119,7 +119,7 @@ impl<S> Secure<S> {
             let state = match status.state {
                 Ok(state) => state,
                 Err(error) => {
-                    self.take_alert();
+                    self.fail();
                     return Err(invalid(error));
                 }
             };
@@ -137,9 +137,10 @@ impl<S> Secure<S> {
         }
     }
 
-    /// After an error: takes what tells the client why. Nothing is opened any more.
-    fn take_alert(&mut self) {
+    /// After an error: takes what tells the client why, and forgets the rest. Nothing is opened any more.
+    fn fail(&mut self) {
         self.plain.end = End::Failed;
+        self.incoming = BytesMut::new();
         while self.connection.wants_write() {
             let status = self.connection.process_tls_records(&mut []);
             let nothing = &mut ReadBuf::new(&mut []);
@@ -161,7 +162,14 @@ impl<S> Secure<S> {
     ) -> io::Result<()> {
         loop {
             let status = self.connection.process_tls_records(&mut self.incoming);
-            let (mut done, state) = (status.discard, status.state.map_err(invalid)?);
+            let mut done = status.discard;
+            let state = match status.state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.fail();
+                    return Err(invalid(error));
+                }
+            };
             let mut is_sealed = false;
             match self.plain.settle(state, &mut ReadBuf::new(&mut []))? {
                 Step::Again => {}
@@ -196,7 +204,10 @@ impl Plain {
             ConnectionState::ReadTraffic(mut traffic) => {
                 let mut done = 0;
                 while let Some(record) = traffic.next_record() {
-                    let record = record.map_err(invalid)?;
+                    let record = record.map_err(|error| {
+                        self.end = End::Failed;
+                        invalid(error)
+                    })?;
                     done += record.discard;
                     self.give(record.payload, buf);
                 }
@@ -247,7 +258,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secure<S> {
             if !self.connection.is_handshaking() {
                 return Pin::new(&mut self.socket).poll_flush(cx);
             }
-            ready!(self.poll_receive(cx, &mut ReadBuf::new(&mut [])))?;
+            if let Err(error) = ready!(self.poll_receive(cx, &mut ReadBuf::new(&mut []))) {
+                self.send_alert(cx);
+                return Poll::Ready(Err(error));
+            }
         }
     }
 
@@ -270,15 +284,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secure<S> {
             self.incoming.extend_from_slice(rest);
             opened.map(drop)
         } else if self.incoming.len() + came.filled().len() > INCOMING_MAX {
+            self.fail();
             Err(io::ErrorKind::InvalidData.into())
         } else {
             self.incoming.extend_from_slice(came.filled());
             self.open_incoming(buf)
         };
-        if !self.plain.outgoing.is_empty() {
-            // As far as it goes: the rest goes with the next write, and after an error with nothing.
-            let _later = self.poll_send(cx);
-        }
         Poll::Ready(opened)
     }
 
@@ -291,6 +302,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Secure<S> {
             self.incoming = incoming;
         }
         Ok(())
+    }
+
+    /// After an error: hands over what tells the client why, as far as the socket takes it now. At no other
+    /// time does a reader send: it would take the place of a writer that waits for the socket.
+    fn send_alert(&mut self, cx: &mut Context<'_>) {
+        if self.plain.end == End::Failed {
+            let _rest = self.poll_send(cx);
+        }
     }
 
     /// Hands over what is sealed; ready when nothing is left.
@@ -326,15 +345,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secure<S> {
                 }
                 return Poll::Ready(Ok(()));
             }
-            match this.plain.end {
+            let opened = match this.plain.end {
                 End::Failed => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-                End::None | End::Announced if this.holds_records => this.open_incoming(buf)?,
+                End::None | End::Announced if this.holds_records => this.open_incoming(buf),
                 End::Announced => return Poll::Ready(Ok(())),
-                End::None => ready!(this.poll_receive(cx, buf))?,
+                End::None => ready!(this.poll_receive(cx, buf)),
+            };
+            if opened.is_err() {
+                this.send_alert(cx);
             }
             if buf.filled().len() > before {
+                // An error behind it comes with the next read.
                 return Poll::Ready(Ok(()));
             }
+            opened?;
         }
     }
 }
@@ -353,7 +377,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secure<S> {
         ready!(this.poll_send(cx))?;
         let part = bytes.get(..SEALED_MAX).unwrap_or(bytes);
         let room = part.len() + (part.len() / (16 * 1024) + 1) * OVERHEAD;
-        this.seal(room, |traffic, room| traffic.encrypt(part, room))?;
+        if let Err(error) = this.seal(room, |traffic, room| traffic.encrypt(part, room)) {
+            this.send_alert(cx);
+            return Poll::Ready(Err(error));
+        }
         match this.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(part.len())),
@@ -394,7 +421,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secure<S> {
         let this = self.get_mut();
         if !this.plain.closed && this.plain.end != End::Failed {
             this.plain.closed = true;
-            this.seal(OVERHEAD, |traffic, room| traffic.queue_close_notify(room))?;
+            let sealed = this.seal(OVERHEAD, |traffic, room| traffic.queue_close_notify(room));
+            // What came and was not looked at yet may have been broken: then an alert goes out instead.
+            if this.plain.end != End::Failed {
+                sealed?;
+            }
         }
         ready!(this.poll_send(cx))?;
         match ready!(Pin::new(&mut this.socket).poll_shutdown(cx)) {

@@ -150,3 +150,16 @@ async fn headers_beyond_the_bound_are_refused() {
     assert!(answer.starts_with(b"HTTP/1.1 431"), "{answer:?}");
     assert_eq!(server.metrics.refused.of(Refusal::Http).get(), 1);
 }
+
+#[tokio::test]
+async fn whoever_asks_and_takes_no_answer_is_let_go() {
+    let server = Server::start(&[("limits.tls_timeout", "100ms")]).await;
+    let mut stream = soon(server.connect("http/1.1")).await;
+
+    let requests = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1_000);
+    // Until nothing fits between the two, and then until the server gives up.
+    soon(async { while stream.write_all(requests.as_bytes()).await.is_ok() {} }).await;
+
+    let idle = server.metrics.refused.of(Refusal::Idle);
+    assert_eq!(idle.get(), 1);
+}

@@ -216,6 +216,85 @@ async fn a_record_that_does_not_open_ends_the_stream_with_an_alert() {
     assert!(told.to_string().contains("BadRecordMac"), "{told}");
 }
 
+/// What came before a record that does not open, and whether the client learns of it.
+async fn broken_behind(client: &mut Client, records: &[&[u8]]) {
+    for record in records {
+        client.write_all(record).await.unwrap();
+        client.flush().await.unwrap();
+    }
+    let (socket, _) = client.get_mut();
+    socket.write_all(&[23, 3, 3, 0, 32]).await.unwrap();
+    socket.write_all(&[0; 32]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_came_before_a_record_that_does_not_open_is_read() {
+    for room in [4, 100] {
+        let (mut client, mut server) = pair(100_000).await;
+        broken_behind(&mut client, &[b"last"]).await;
+
+        let mut got = vec![0; room];
+        assert_eq!(server.read(&mut got).await.unwrap(), 4);
+
+        let error = server.read(&mut got).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        let told = client.read(&mut [0; 1]).await.unwrap_err();
+        assert!(told.to_string().contains("BadRecordMac"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_meets_a_record_that_does_not_open_fails_with_an_alert() {
+    let (mut client, mut server) = pair(100_000).await;
+    let record = text(4_096);
+    broken_behind(&mut client, &[record.as_slice(); 3]).await;
+    let mut got = vec![0; 2 * record.len()];
+    server.read_exact(&mut got).await.unwrap();
+
+    assert!(server.write_all(b"between").await.is_err());
+
+    server.read_exact(&mut got[..record.len()]).await.unwrap();
+    let error = server.read(&mut got).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    server.shutdown().await.unwrap();
+    let told = client.read(&mut [0; 1]).await.unwrap_err();
+    assert!(told.to_string().contains("BadRecordMac"), "{told}");
+}
+
+#[tokio::test]
+async fn a_reader_does_not_take_the_place_of_a_writer() {
+    let (client, server) = pair(1_000).await;
+    let (mut from_server, mut to_server) = tokio::io::split(client);
+    let (mut from_client, mut to_client) = tokio::io::split(server);
+    let sent = text(50_000);
+    let (expected, tasks) = (sent.clone(), tokio_util::task::TaskTracker::new());
+    tasks.spawn(async move {
+        to_client.write_all(&sent).await.unwrap();
+        to_client.flush().await.unwrap();
+    });
+    let (tell, told) = tokio::sync::oneshot::channel();
+    tasks.spawn(async move {
+        let mut got = [0; 5];
+        from_client.read_exact(&mut got).await.unwrap();
+        tell.send(got).unwrap();
+        // Waits for more, and so can be woken in place of the writer.
+        from_client.read_exact(&mut got).await.unwrap_err();
+    });
+
+    to_server.write_all(b"hello").await.unwrap();
+    to_server.flush().await.unwrap();
+    assert_eq!(&told.await.unwrap(), b"hello");
+    let mut got = vec![0; expected.len()];
+    let reads = from_server.read_exact(&mut got);
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, reads)
+        .await
+        .unwrap()
+        .unwrap();
+
+    assert!(got == expected);
+}
+
 #[tokio::test]
 async fn a_hello_larger_than_a_record_is_understood() {
     let (mut client, server) = configs();
