@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the programs and packs them: dist/commucat-server-linux-amd64.tar.gz, the same as .deb, an SBOM, checksums.
-#   ops/archive.sh [--profile dev] [--no-build] [--no-deb]
+#   ops/archive.sh [--built PROFILE] [--no-deb]
+# `--built dev` packs what `cargo build` has built, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=release build=yes deb=yes
+profile=dist built= deb=yes
 while [ $# -gt 0 ]; do
   case $1 in
-    --profile) profile=$2; shift ;;
-    --no-build) build=no ;;
+    --built) profile=$2 built=yes; shift ;;
     --no-deb) deb=no ;;
     *) echo "ops/archive.sh: unknown option $1" >&2; exit 64 ;;
   esac
@@ -22,9 +22,9 @@ version=${COMMUCAT_VERSION:-$(ops/version.sh)}
 target=$(cargo metadata --format-version 1 --no-deps |
   python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 programs=(commucat-server commucat-cli commucat)
-built=$target/$profile
-[ "$profile" = dev ] && built=$target/debug
-[ "$build" = no ] || cargo build --locked --profile "$profile" -p commucat-server -p commucat-cli -p commucat-client
+[ -n "$built" ] || ops/build.sh -p commucat-server -p commucat-cli -p commucat-client
+place=$target/$profile
+[ "$profile" = dev ] && place=$target/debug
 
 dist=${DIST:-dist}
 rm -rf "$dist"
@@ -35,7 +35,7 @@ trap 'rm -rf "$root"' EXIT
 top=$root/$name
 mkdir -p "$top/bin" "$top/systemd" "$top/docs"
 for program in "${programs[@]}"; do
-  install -m 0755 "$built/$program" "$top/bin/"
+  install -m 0755 "$place/$program" "$top/bin/"
   strip "$top/bin/$program"
 done
 install -m 0644 ops/systemd/commucat.service ops/systemd/commucat.socket "$top/systemd/"

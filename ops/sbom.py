@@ -52,6 +52,8 @@ def component(package: dict) -> dict:
         "version": package["version"],
         "purl": url(package),
     }
+    if package["name"] == "h2":
+        found["pedigree"] = {"patches": [{"type": "unofficial", "diff": {"url": "ops/h2-buffers.diff"}}]}
     if package["license"]:
         found["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
     return found

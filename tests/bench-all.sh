@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures every row of docs/BENCHMARKS.md and prints its table as Markdown: median, range and number of
-# runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes six minutes; the
+# Measures every row of docs/BENCHMARKS.md, with programs built as those of packages, and prints its table
+# as Markdown: median, range and number of runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes six minutes; the
 # machine should do nothing else. `--runs N` (5), `--quick` (one run of each, 0.5 s: only to see that all
 # of it works), `--keep FILE` keeps every run as a line of JSON.
 set -euo pipefail
@@ -16,9 +16,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-cargo build --quiet --release --workspace --bins
+ops/build.sh --quiet -p commucat-server -p commucat-bench
 bench=$(cargo metadata --format-version 1 --no-deps |
-  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/commucat-bench
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/dist/commucat-bench
 lines=${keep:-$(mktemp)}
 : >"$lines"
 
@@ -46,6 +46,7 @@ compared() {
     # They vary little.
     [ "$round" -gt 3 ] && continue
     run "$title" 1 relay "$@"
+    [ "$1" = fanout ] || run "$title" 1 relay-acked "$@"
     if command -v nats-server >/dev/null; then run "$title" 1 nats "$@"; fi
   done
 }
@@ -85,6 +86,7 @@ with open(sys.argv[1]) as lines:
         group = rows.setdefault(line["title"], {"command": line["command"]})
         group.setdefault(line["peer"], []).append(line["row"])
 
+PEERS = ("commucat", "relay", "relay-acked", "nats")
 COST, WRITES = "server_cpu_us_per_delivery", "socket_writes_per_delivery"
 FIELDS = [(COST, "us"), (WRITES, "writes"), ("p50_us", "p50, us"), ("p99_us", "p99, us"),
           ("database_cpu_us_per_delivery", "database, us"), ("redis_cpu_us_per_delivery", "Redis, us"), ("start_ms", "ms"),
@@ -93,15 +95,15 @@ SHOWN = {"latency, 500 a second": ["p50_us", "p99_us", COST], "idle, 1,000": ["i
          "idle, 5,000": ["idle_kib_per_connection"], "pairs, 1 outstanding": [COST],
          "federation, 500 a second": ["p50_us", "p99_us", COST], "federation": [COST, WRITES],
          "churn": [COST], "offline": [COST], "drain": [COST]}
-print("| command | figure | commucat | floor | NATS core |\n|---|---|---|---|---|")
+print("| command | figure | commucat | floor | floor, acknowledged | NATS core |\n|---|---|---|---|---|---|")
 for title, group in rows.items():
     for field, unit in FIELDS:
         if field not in SHOWN.get(title, [COST, WRITES, "database_cpu_us_per_delivery", "redis_cpu_us_per_delivery", "start_ms"]):
             continue
         of = lambda peer: show([row.get(field) for row in group.get(peer, [])])
-        if all(of(peer) == "-" for peer in ("commucat", "relay", "nats")):
+        if all(of(peer) == "-" for peer in PEERS):
             continue
-        print(f"| `{group['command']}` | {unit} | {of('commucat')} | {of('relay')} | {of('nats')} |")
+        print(f"| `{group['command']}` | {unit} | " + " | ".join(map(of, PEERS)) + " |")
 every = [row for group in rows.values() for row in group.get("commucat", [])]
 print(f"\nOf {len(every)} runs: {sum(row['lost'] for row in every)} messages lost, "
       f"{sum(row['twice'] for row in every)} came twice; fsyncs with both ends there: "

@@ -29,10 +29,10 @@ def last(path: str, name: str) -> str:
 def build(path: str, programs: str, image: str) -> None:
     """The RUN steps of the first stage but those that install compilers and compile."""
     steps = [step.strip() for name, rest in stages(path)[0] if name == "RUN" for step in rest.split("&&")]
-    kept = [step for step in steps if not re.match(r"apt-get|rm -rf /var/lib/apt|cargo build", step)]
-    compiled = [step for step in steps if step.startswith("cargo build")]
-    assert compiled and "--locked" in compiled[0] and len(kept) >= 3, steps
-    print(f"work=$(mktemp -d); mkdir -p $work/target/release; cp {programs}/commucat-server {programs}/commucat-cli $work/target/release/")
+    kept = [step for step in steps if not re.match(r"apt-get|rm -rf /var/lib/apt|ops/build", step)]
+    compiled = [step for step in steps if step.startswith("ops/build.sh")]
+    assert compiled and len(kept) >= 3, steps
+    print(f"work=$(mktemp -d); mkdir -p $work/target/dist; cp {programs}/commucat-server {programs}/commucat-cli $work/target/dist/")
     print("cp LICENSE README.md CHANGELOG.md $work/; cd $work")
     for step in kept:
         print(re.sub(r"(?<![\w/])/image", image, step))
