@@ -10,6 +10,7 @@ mod custody;
 mod devices;
 mod given;
 mod groups;
+mod held;
 mod history;
 mod inbound;
 mod invited;

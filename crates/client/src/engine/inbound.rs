@@ -1,7 +1,6 @@
 //! Frames from the server: stored or finally discarded, each exactly once, before they are
 //! acknowledged (CCP-1 section 4).
 
-use bytes::Bytes;
 use commucat_proto::error::Title;
 use commucat_proto::frame::ack::ForkTag;
 use commucat_proto::frame::error::Problem;
@@ -21,13 +20,6 @@ use super::tables;
 use crate::chat::{Applied, ChatError, Intent, Invalid, Opened, PAST_EPOCHS_MAX, Received, Role};
 use crate::error::ClientError;
 use crate::event::{Change, Connection, Event, UndeliveredReason};
-
-/// Frames of a later epoch that are kept for one group, and their bytes: its share of a full queue. What
-/// is more is told as missing.
-const HELD_MAX: usize = 10_000;
-const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How many of them are in memory at once.
-const HELD_PAGE: u32 = 16;
 
 impl Core {
     /// Handles frames in order.
@@ -109,27 +101,8 @@ impl Core {
         Ok(())
     }
 
-    fn hold(&mut self, group: &GroupId, msg: &Msg) -> Result<(), ClientError> {
-        let (held, bytes) = self.vault.extent(tables::HELD, group.as_bytes())?;
-        if held >= HELD_MAX || bytes + msg.payload().len() > HELD_BYTES_MAX {
-            tracing::warn!("too many frames of a later epoch; one is dropped");
-            self.tell(Event::Gap {
-                conversation: Some(*group),
-            });
-            return Ok(());
-        }
-        self.vault
-            .append(tables::HELD, group.as_bytes(), msg.payload())?;
-        let patience = commucat_proto::limits::GAP_PATIENCE;
-        self.change(group, |one| one.behind = true);
-        self.overtaken.insert(*group);
-        // The entry usually follows at once; asking is for when it does not.
-        let at = self.now.saturating_add(patience);
-        self.retry.entry(*group).or_insert(at);
-        Ok(())
-    }
-
-    fn receive(&mut self, group: &GroupId, msg: &Msg) -> Result<Kept, ClientError> {
+    /// Opens a message, or says that it is of a later epoch.
+    pub(super) fn receive(&mut self, group: &GroupId, msg: &Msg) -> Result<Kept, ClientError> {
         let Some(received) = unless_refused(self.chat.open(group, msg))? else {
             return Ok(Kept::Done);
         };
@@ -201,29 +174,6 @@ impl Core {
             came: self.now.as_millis(),
         };
         self.arrive(group, &arrival, opened.content)
-    }
-
-    /// Tries what was kept for a later epoch again.
-    pub(super) fn release(&mut self, group: &GroupId) -> Result<(), ClientError> {
-        let mut after = 0;
-        loop {
-            let held = self
-                .vault
-                .entries(tables::HELD, group.as_bytes(), after, HELD_PAGE)?;
-            let Some((last, _)) = held.last() else {
-                return Ok(());
-            };
-            after = *last;
-            for (number, payload) in held {
-                let kept = match Msg::decode(&Bytes::from(payload)) {
-                    Ok(msg) => self.receive(group, &msg)?,
-                    Err(_) => Kept::Done,
-                };
-                if kept == Kept::Done {
-                    self.vault.remove(tables::HELD, group.as_bytes(), number)?;
-                }
-            }
-        }
     }
 
     /// A copy of an entry, from the queue: a hint. Whoever has a reference of this device for the group
@@ -562,7 +512,7 @@ impl Core {
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kept {
+pub(super) enum Kept {
     /// Opened or discarded.
     Done,
     /// Of a later epoch.
