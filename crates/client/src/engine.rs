@@ -9,6 +9,7 @@ mod core;
 mod custody;
 mod devices;
 mod given;
+mod gone;
 mod groups;
 mod held;
 mod history;

@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(super) split_told: HashMap<GroupId, u64>,
     /// When to look at a conversation again.
     pub(super) retry: BTreeMap<GroupId, Timestamp>,
+    /// Lists that were looked at for whoever is said to be gone.
+    pub(super) looks: BTreeMap<GroupId, super::gone::Look>,
     /// Receipts that are collected for a moment.
     pub(super) receipts: super::receipts::Collected,
     /// Since when contents of an author wait for one before them.
@@ -118,6 +120,7 @@ impl Core {
             overtaken: BTreeSet::new(),
             split_told: HashMap::new(),
             retry: BTreeMap::new(),
+            looks: BTreeMap::new(),
             receipts: super::receipts::Collected::default(),
             waiting: BTreeMap::new(),
             unsettled: BTreeMap::new(),
@@ -204,6 +207,7 @@ impl Core {
             .collect();
         if let Some(online) = &self.online {
             times.extend(self.retry.values());
+            times.extend(self.looks.values().filter_map(|look| look.at));
             times.extend(online.deadline());
         }
         times.extend(self.receipts.due());
@@ -233,6 +237,7 @@ impl Core {
                 "no answer from the server in time".to_owned(),
             ));
         }
+        self.looks_due();
         self.end_waiting()?;
         self.flush_receipts(super::receipts::When::Due)
     }

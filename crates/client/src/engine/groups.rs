@@ -210,7 +210,7 @@ impl Core {
         Ok(())
     }
 
-    /// Reads the log or rejoins where this device fell behind; true if it has to wait for that.
+    /// Reads the log, or the list, or rejoins where this device fell behind; true if it has to wait for that.
     fn repair(&mut self, group: &GroupId) -> Result<bool, ClientError> {
         let Some(one) = self.conversations.get(group) else {
             return Ok(true);
@@ -230,7 +230,7 @@ impl Core {
             return Ok(true);
         }
         if !one.behind {
-            return Ok(false);
+            return self.look_for_gone(group);
         }
         let from = one.position.saturating_add(1);
         let want = Want {
@@ -384,6 +384,7 @@ impl Core {
     pub(super) fn begin_anew(&mut self, group: &GroupId) {
         self.failures.remove(group);
         self.retry.remove(group);
+        self.looks.remove(group);
         if let Some(online) = &mut self.online {
             online.forget_requests(group);
         }

@@ -9,7 +9,7 @@ use commucat_proto::frame::key_update::LogEntry;
 use commucat_proto::frame::msg::{Msg, MsgDown};
 use commucat_proto::frame::payload::FromServer;
 use commucat_proto::frame::{Frame, FrameType};
-use commucat_proto::id::{AccountId, DedupeKey, GroupId, Handle};
+use commucat_proto::id::{AccountId, DedupeKey, GroupId};
 use commucat_proto::limits::EPOCHS_KEPT;
 
 use super::core::{Core, Effect, chat_error, unless_refused};
@@ -397,7 +397,7 @@ impl Core {
                 (Some(message), Some(reason)) => self.undelivered(&group, message, reason),
                 _ => Ok(()),
             },
-            EventKind::Gone => self.remove_gone(&group, &notice.handles.unwrap_or_default()),
+            EventKind::Gone => self.on_gone(&group, &notice.handles.unwrap_or_default()),
             EventKind::Fork => self.is_split(&group),
             // Its domain may be another one than the hub: the log decides.
             EventKind::Closed => {
@@ -406,27 +406,6 @@ impl Core {
             }
             EventKind::Gap | EventKind::Unknown(_) => Ok(()),
         }
-    }
-
-    /// Devices are gone for good, says the hub, which may say so any number of times: those that are
-    /// members still are removed, once.
-    fn remove_gone(&mut self, group: &GroupId, handles: &[Handle]) -> Result<(), ClientError> {
-        let Some(view) = unless_refused(self.chat.group(group))? else {
-            return Ok(());
-        };
-        let intents = unless_refused(self.chat.intents(group))?.unwrap_or_default();
-        let is_wanted = |handle: &Handle| {
-            let mut intents = intents.iter();
-            intents.any(|one| matches!(one, Intent::Remove(all) if all.contains(handle)))
-        };
-        let members = view.members.iter().map(|member| member.handle);
-        let gone: Vec<_> = members
-            .filter(|one| handles.contains(one) && *one != view.handle && !is_wanted(one))
-            .collect();
-        if !gone.is_empty() {
-            self.intend(group, Intent::Remove(gone));
-        }
-        Ok(())
     }
 
     /// Says so once for each state of the group: any member can send what does not open. Strangers

@@ -1,8 +1,8 @@
 //! What the engine remembers, as records in the vault.
 
 use commucat_proto::id::{
-    AccountId, AccountKey, ClaimId, DeviceId, Domain, DomainKey, GroupId, MessageId, NoiseKey,
-    Token,
+    AccountId, AccountKey, ClaimId, DeviceId, Domain, DomainKey, GroupId, Handle, MessageId,
+    NoiseKey, Token,
 };
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +129,9 @@ pub(crate) struct Conversation {
     /// The other account of a 1:1.
     #[serde(with = "record::optional")]
     pub(crate) peer: Option<AccountId>,
+    /// Handles that are said to be gone for good, until the hub's list shows whether they are.
+    #[serde(default, with = "record::many")]
+    pub(crate) gone: Vec<Handle>,
     /// Accounts whose missing devices shall be added.
     #[serde(with = "record::many")]
     pub(crate) wanted: Vec<AccountId>,
@@ -170,6 +173,7 @@ impl Conversation {
             stage: Stage::Planned,
             name: None,
             peer: None,
+            gone: Vec::new(),
             wanted: Vec::new(),
             ready: false,
             request: None,

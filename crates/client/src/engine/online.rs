@@ -44,6 +44,8 @@ pub(crate) enum Purpose {
     Since(GroupId),
     /// GroupInfos, for comparing after a fork alarm.
     Compare(GroupId),
+    /// The hub's list, to see who is gone.
+    Gone(GroupId),
     /// GroupInfo that a Welcome needs.
     Welcome(GroupId),
     /// Leave for good.
@@ -74,7 +76,8 @@ impl Purpose {
             | Self::Log(group)
             | Self::Rejoin(group)
             | Self::Since(group)
-            | Self::Compare(group) => Some(group),
+            | Self::Compare(group)
+            | Self::Gone(group) => Some(group),
             Self::Welcome(_)
             | Self::Leave(_)
             | Self::Unbind(_)

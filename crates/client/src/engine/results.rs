@@ -63,6 +63,9 @@ impl Core {
             Purpose::Compare(group) => self.read(purpose, result, |core, fetched: FetchResult| {
                 core.on_compare(&group, &fetched)
             }),
+            Purpose::Gone(group) => self.read(purpose, result, |core, fetched: FetchResult| {
+                core.on_list_of_group(&group, &fetched)
+            }),
             Purpose::Welcome(group) => self.read(purpose, result, |core, fetched: FetchResult| {
                 match core.invitation(&group)?.filter(|_| !core.is_active(&group)) {
                     Some(_) if fetched.group_infos.is_empty() => {
@@ -130,7 +133,8 @@ impl Core {
             | Purpose::Log(group)
             | Purpose::Rejoin(group)
             | Purpose::Since(group)
-            | Purpose::Compare(group) => group,
+            | Purpose::Compare(group)
+            | Purpose::Gone(group) => group,
             Purpose::Join(_)
             | Purpose::Welcome(_)
             | Purpose::Leave(_)
@@ -438,7 +442,8 @@ impl Core {
             | Purpose::Log(group)
             | Purpose::Rejoin(group)
             | Purpose::Since(group)
-            | Purpose::Compare(group) => {
+            | Purpose::Compare(group)
+            | Purpose::Gone(group) => {
                 if let Some(online) = &mut self.online {
                     online.rejoining.remove(&group);
                 }

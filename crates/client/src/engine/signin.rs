@@ -52,6 +52,7 @@ impl Core {
         self.save_account()?;
         self.set_state(Connection::Online);
         self.retry.clear();
+        self.looks.clear();
         let groups: Vec<_> = self
             .conversations
             .values()

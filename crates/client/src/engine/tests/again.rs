@@ -1,7 +1,7 @@
 //! Devices that are removed and added again, and others who pretend it.
 
 use super::world::World;
-use super::{tea, two};
+use super::{large_tea, tea, two};
 use crate::client::Command;
 use crate::event::{Change, Event};
 
@@ -229,4 +229,22 @@ fn a_device_added_behind_a_full_queue_reads_what_the_queue_had_no_room_for() {
     world.settle();
 
     assert_eq!(world.position("bob", &TEA), world.head(&TEA));
+}
+
+#[test]
+fn a_device_that_waited_for_a_group_info_reads_what_came_meanwhile() {
+    let mut world = large_tea(|world| world.lose_answers("bob", true));
+    world.link("alice", "tablet");
+    world.settle();
+
+    world.disconnect("bob");
+    world.lose_answers("bob", false);
+    world.connect("bob");
+    world.settle();
+
+    let all = ["bob", "alice", "tablet"];
+    let tea = world.ask("bob", Command::Conversations);
+    let tea = tea.iter().find(|one| one.name == "tea").unwrap();
+    assert_eq!(tea.devices, all.len());
+    assert_eq!(world.texts("bob"), ["first", "welcome"]);
 }

@@ -52,3 +52,18 @@ fn an_altered_copy_of_an_entry_does_not_spoil_the_genuine_one() {
     assert_eq!(world.texts("bob"), ["first", "to all"]);
     assert_eq!(world.commits("bob"), 0, "it did not have to rejoin");
 }
+
+#[test]
+fn nobody_is_removed_because_another_domain_says_that_they_are_gone() {
+    let mut world = tea();
+    let before = world.commits("alice");
+
+    world.tell_gone("alice", &["bob", "carol"]);
+    world.settle_for(60_000);
+    world.send("bob", "tea", "still here");
+    world.settle();
+
+    assert_eq!(world.commits("alice"), before);
+    assert_eq!(world.texts("alice"), ["still here"]);
+    assert_eq!(world.listed("carol"), 1);
+}

@@ -784,6 +784,9 @@ impl World {
             let from = usize::try_from(from).unwrap() - 1;
             result.entries = group.log.get(from..).unwrap_or_default().to_vec();
         }
+        if fetch.want.list {
+            result.fanout = Some(group.list.clone());
+        }
         let other = self.misleads.iter().filter(|one| one.group != fetch.group);
         result.entries.extend(other.cloned());
         if fetch.want.group_info && !self.hide_infos {

@@ -378,14 +378,28 @@ impl World {
         self.devices.get_mut(name).unwrap().refuse = Some(problem);
     }
 
-    /// The hub tells a device that others of the group are gone for good.
-    pub(in crate::engine::tests) fn tell_gone(&mut self, name: &str, gone: &[&str]) {
-        let names = [&[name], gone].concat();
-        let id = self.group_of(&names);
+    /// The hub tells a device that others of the group are gone for good, as is returned. It takes them off
+    /// its list afterwards: see [`World::take_off`].
+    pub(in crate::engine::tests) fn tell_gone(&mut self, name: &str, gone: &[&str]) -> Bytes {
+        let id = self.group_of(&[&[name], gone].concat());
         let handles = gone.iter().map(|one| self.handle_of(&id, one));
-        let event = GroupEvent::gone(id, handles.collect()).encode();
+        let event = Bytes::from(GroupEvent::gone(id, handles.collect()).encode());
+        self.repeat_event(name, &event);
+        event
+    }
+
+    /// The hub takes whomever it called gone off its list.
+    pub(in crate::engine::tests) fn take_off(&mut self, event: &Bytes) {
+        let notice = GroupEvent::decode(event).unwrap().notice;
+        let (id, handles) = (notice.group.unwrap(), notice.handles.unwrap());
+        let group = self.groups.get_mut(&id).unwrap();
+        group.list.retain(|one| !handles.contains(&one.handle));
+        group.gone.extend(handles);
+    }
+
+    pub(in crate::engine::tests) fn repeat_event(&mut self, name: &str, event: &Bytes) {
         let queue = &mut self.devices.get_mut(name).unwrap().queue;
-        queue.push_back((FrameType::GroupEvent, event.into()));
+        queue.push_back((FrameType::GroupEvent, event.clone()));
     }
 
     /// How many changes of its groups a device has yet to make.
