@@ -95,6 +95,8 @@ pub struct Message {
     pub number: u64,
     /// Conversation.
     pub conversation: GroupId,
+    /// Name of the group, which its members chose; `None` in a chat of two.
+    pub group_name: Option<String>,
     /// The message's id, the same on all devices.
     pub id: MessageId,
     /// Account of the author.

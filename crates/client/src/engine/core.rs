@@ -10,7 +10,7 @@ use bytes::Bytes;
 use commucat_proto::id::{AccountId, Domain, GroupId};
 use commucat_proto::time::Timestamp;
 
-use super::model::{Account, Contact, Conversation, Stage};
+use super::model::{Account, Contact, Conversation, Kind, Stage};
 use super::online::Online;
 use super::tables;
 use crate::chat::{Chat, ChatError, Identity};
@@ -309,6 +309,12 @@ impl Core {
             .server
             .as_ref()
             .map(|server| server.domain.clone())
+    }
+
+    /// The name of a group, be it one that this device has left.
+    pub(super) fn group_name(&self, group: &GroupId) -> Option<String> {
+        let conversation = self.conversations.get(group)?;
+        (conversation.kind == Kind::Group).then(|| conversation.name.clone().unwrap_or_default())
     }
 
     pub(super) fn is_active(&self, group: &GroupId) -> bool {

@@ -168,6 +168,7 @@ impl Core {
         Message {
             number,
             conversation: *group,
+            group_name: self.group_name(group),
             id: stored.id,
             author_name: self.name_of(&stored.author),
             own: stored.author == self.own_id(),

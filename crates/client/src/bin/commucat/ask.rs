@@ -126,6 +126,7 @@ pub(crate) fn message_json(message: &Message) -> Value {
         "number": message.number,
         "id": HEXLOWER.encode(message.id.as_bytes()),
         "conversation": HEXLOWER.encode(message.conversation.as_bytes()),
+        "group": message.group_name,
         "from": message.author_name,
         "account": message.author.as_str(),
         "device": message.device.as_str(),

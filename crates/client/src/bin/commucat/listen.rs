@@ -1,8 +1,9 @@
 //! `commucat listen`: what arrives, line by line, until Ctrl-C.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use commucat_client::{Change, Client, Connection, Event, Message};
+use commucat_proto::id::GroupId;
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ struct Listener<'a> {
     shown: u64,
     /// Numbers of messages shown in this run: an event may repeat what the start-up list had.
     seen: HashSet<u64>,
+    /// Names of groups, of those that were left meanwhile too.
+    groups: HashMap<GroupId, String>,
 }
 
 /// Runs until `stop`, until the client ends, or until `count` messages were shown.
@@ -39,7 +42,9 @@ pub(crate) async fn run(
         style,
         shown: 0,
         seen: HashSet::new(),
+        groups: HashMap::new(),
     };
+    listener.learn_groups().await?;
     if listener.catch_up().await? {
         return Ok(());
     }
@@ -62,6 +67,13 @@ pub(crate) async fn run(
             }
             Some(event) if event.is_notice() => {
                 tell_notices(client, |event| listener.tell(event)).await?;
+            }
+            Some(Event::Conversation {
+                conversation,
+                change,
+            }) => {
+                listener.learn_groups().await?;
+                listener.tell_change(conversation, change);
             }
             Some(event) => {
                 let over = matches!(
@@ -106,7 +118,7 @@ impl Listener<'_> {
                 tag(&mut value, "message");
                 line(&value.to_string());
             } else {
-                line(&render::message(&message_json(message)));
+                line(&render::arrived(&message_json(message)));
             }
             self.shown += 1;
         }
@@ -120,6 +132,31 @@ impl Listener<'_> {
             }
         }
         Ok(self.style.count.is_some_and(|count| self.shown >= count))
+    }
+
+    async fn learn_groups(&mut self) -> Result<(), Failure> {
+        let conversations = self.client.conversations().await?;
+        let groups = conversations.into_iter().filter(|one| one.group);
+        self.groups.extend(groups.map(|one| (one.id, one.name)));
+        Ok(())
+    }
+
+    /// Tells of a group that one is in, or not any more.
+    fn tell_change(&self, conversation: GroupId, change: Change) {
+        if self.style.json {
+            self.tell(&Event::Conversation {
+                conversation,
+                change,
+            });
+        } else if let Some(name) = self.groups.get(&conversation) {
+            let name = render::group_name(name);
+            match change {
+                Change::Ready => note(&format!("(you are in the group {name})")),
+                Change::Left => note(&format!("(you are not in the group {name} any more)")),
+                Change::Closed => note(&format!("(the group {name} was closed)")),
+                _ => {}
+            }
+        }
     }
 
     fn tell(&self, event: &Event) {

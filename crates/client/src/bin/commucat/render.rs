@@ -93,6 +93,15 @@ fn contacts(answer: &Value) -> Vec<String> {
 }
 
 /// One message as a line.
+/// One message among those of other conversations: a group is named, a chat of two is not.
+pub(crate) fn arrived(value: &Value) -> String {
+    let group = group_name(&field(value, "group"));
+    if group.is_empty() {
+        return message(value);
+    }
+    format!("[{group}] {}", message(value))
+}
+
 pub(crate) fn message(message: &Value) -> String {
     let tick = field(message, "tick");
     let tick = if tick.is_empty() {
@@ -105,6 +114,11 @@ pub(crate) fn message(message: &Value) -> String {
         field(message, "from"),
         printable(&field(message, "text"))
     )
+}
+
+/// The name of a group, on one line.
+pub(crate) fn group_name(name: &str) -> String {
+    printable(name).replace(['\n', '\t'], " ")
 }
 
 /// Text of others must not move the cursor or recolour the terminal.
@@ -233,4 +247,24 @@ fn status(answer: &Value) -> Vec<String> {
         format!("conversations  {}", field(answer, "conversations")),
         format!("contacts       {}", field(answer, "contacts")),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_message_names_its_group_and_nothing_more() {
+        let mut value = json!({ "from": "bob", "text": "at eight" });
+        assert_eq!(arrived(&value), "bob: at eight");
+
+        // Members choose the name: it must not look like another line.
+        value["group"] = "hiking\nalice: yes\u{1b}[2K".into();
+        assert_eq!(
+            arrived(&value),
+            "[hiking alice: yes\u{fffd}[2K] bob: at eight"
+        );
+    }
 }
