@@ -154,7 +154,8 @@ impl Listener<'_> {
                 Change::Ready => note(&format!("(you are in the group {name})")),
                 Change::Left => note(&format!("(you are not in the group {name} any more)")),
                 Change::Closed => note(&format!("(the group {name} was closed)")),
-                _ => {}
+                // Lost is a notice; the rest shows in `commucat groups`.
+                Change::Members | Change::Settings | Change::Lost | _ => {}
             }
         }
     }
