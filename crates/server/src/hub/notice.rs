@@ -50,6 +50,10 @@ impl Hub {
             let Some((group, handles)) = departure else {
                 return;
             };
+            if self.0.departing.lock().contains(&group) {
+                // Every message until it is through finds the same, and the store need not be read for it.
+                continue;
+            }
             // As the store has it: the view at hand may be the one that led to a queue that is gone.
             match self.load(&group).await {
                 Ok(Some(view)) => {

@@ -28,9 +28,10 @@ use crate::metrics::label::{Protocol, Refusal, Route};
 
 /// hyper takes no smaller buffer.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
-/// So often `limits.tls_timeout` passes until a connection without a `/connect` stream is closed, whatever it
-/// asks. hyper waits without end for a client that sends requests and takes no answer.
-const AGE_MAX: u32 = 12;
+/// So often `limits.tls_timeout` passes between two looks at whether a connection has a `/connect` stream. After
+/// two that find none it is closed, whatever it asks: hyper waits without end for a client that sends
+/// requests and takes no answer.
+const LOOK: u32 = 6;
 
 pub(super) async fn serve<E, S>(shell: Arc<Shell<E>>, stream: Secure<S>, client: Arc<Client>)
 where
@@ -61,7 +62,7 @@ where
         () = async {
             tokio::select! {
                 () = end(&shell, &asked) => {}
-                () = unused(&client, wait * AGE_MAX) => {}
+                () = unused(&client, wait * LOOK) => {}
             }
         } => {
             connection.as_mut().graceful_shutdown();
@@ -82,13 +83,13 @@ where
     }
 }
 
-/// Returns when a look, one each `pause`, finds no `/connect` stream.
+/// Returns when two looks in a row, one each `pause`, find no `/connect` stream: what a session said last has at
+/// least one pause to go out.
 async fn unused(client: &Client, pause: Duration) {
-    loop {
+    let mut free = 0;
+    while free < 2 {
         sleep(pause).await;
-        if !client.has_streams() {
-            return;
-        }
+        free = if client.has_streams() { 0 } else { free + 1 };
     }
 }
 
