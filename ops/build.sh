@@ -3,11 +3,11 @@
 # (docs/decisions/0510). Arguments go to `cargo build`: ops/build.sh -p commucat-server -p commucat-cli
 set -euo pipefail
 cd "$(dirname "$0")/.."
-read -r target h2 < <(cargo metadata --format-version 1 --locked | python3 -c '
+{ read -r target && read -r h2; } < <(cargo metadata --format-version 1 --locked | python3 -c '
 import json, os, sys
 metadata = json.load(sys.stdin)
 [h2] = [package["manifest_path"] for package in metadata["packages"] if package["name"] == "h2"]
-print(metadata["target_directory"], os.path.dirname(h2))')
+print(metadata["target_directory"], os.path.dirname(h2), sep="\n")')
 
 # The release that Cargo.lock names, with the difference applied. One that is there already stays, for its times
 # decide what is compiled anew.

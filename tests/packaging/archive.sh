@@ -8,8 +8,10 @@ make_archive() {
 check_archive() {
   local name place
   # What is built for packages uses the h2 with small buffers, and Cargo.lock still names its release.
-  ops/build.sh --quiet -p h2
-  grep -q "$target/h2-small-buffers/src" "$target"/dist/deps/h2-*.d
+  ops/build.sh --quiet -p h2 --message-format=json | python3 -c '
+import json, sys
+built = [line["target"]["src_path"] for line in map(json.loads, sys.stdin) if line["reason"] == "compiler-artifact"]
+assert sys.argv[1] + "/h2-small-buffers/src/lib.rs" in built, built' "$target"
   make_archive
   (cd "$work/dist" && sha256sum --check --quiet SHA256SUMS)
   name=$(basename "$work"/dist/commucat-server-linux-*.tar.gz .tar.gz)
