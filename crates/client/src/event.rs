@@ -75,16 +75,24 @@ impl Event {
     /// Whether it is kept as a [`Notice`].
     #[must_use]
     pub const fn is_notice(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Gap { .. }
-                | Self::Fork { .. }
-                | Self::Undelivered { .. }
-                | Self::Conversation {
-                    change: Change::Lost,
-                    ..
-                }
-        )
+            | Self::Fork { .. }
+            | Self::Conversation {
+                change: Change::Lost,
+                ..
+            } => true,
+            // One of another epoch is sealed and sent again.
+            Self::Undelivered { reason, .. } => !matches!(reason, UndeliveredReason::Epoch),
+            Self::Message(_)
+            | Self::Tick { .. }
+            | Self::Request(_)
+            | Self::Conversation { .. }
+            | Self::Connection(_)
+            | Self::Devices
+            | Self::CertificateWarning
+            | Self::Behind { .. } => false,
+        }
     }
 }
 

@@ -263,6 +263,10 @@ impl Core {
                 self.release(group)?;
                 if advance.rejoined {
                     self.seal_all_again(group)?;
+                    if self.invitation(group)?.is_some() {
+                        // Whether it is a way back or a lure the log says, which was not asked for this.
+                        self.fell_behind(group);
+                    }
                 }
                 if advance.closed {
                     return self.end(group, Change::Closed);

@@ -81,6 +81,9 @@ impl Core {
 
 impl Stored {
     fn of(event: &Event) -> Option<Self> {
+        if !event.is_notice() {
+            return None;
+        }
         match *event {
             Event::Gap { conversation } => Some(Self::Gap { conversation }),
             Event::Fork { conversation } => Some(Self::Fork { conversation }),

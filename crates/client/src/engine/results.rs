@@ -288,6 +288,7 @@ impl Core {
             self.change(group, |one| one.behind = false);
             // The hub knows this device by the handle that it has.
             self.uninvite(group)?;
+            self.forget_beyond(group, fetched.head)?;
         }
         if after < fetched.head && after == before {
             self.sent_nothing(group);

@@ -277,7 +277,7 @@ fn event_text(event: &Event) -> Option<String> {
         } => "(this device cannot find back into a group and has left it: ask a member to add it \
               again)"
             .to_owned(),
-        Event::Undelivered { reason, .. } => {
+        Event::Undelivered { reason, .. } if event.is_notice() => {
             format!(
                 "(a message did not reach everybody: {})",
                 format!("{reason:?}").to_lowercase()
@@ -291,6 +291,7 @@ fn event_text(event: &Event) -> Option<String> {
         Event::Message(_)
         | Event::Tick { .. }
         | Event::Conversation { .. }
+        | Event::Undelivered { .. }
         | Event::Behind { .. }
         | _ => return None,
     })

@@ -86,6 +86,28 @@ fn an_invitation_leads_nobody_away_who_is_in_the_group() {
 }
 
 #[test]
+fn an_invitation_from_before_a_rejoin_leads_nobody_away_after_it() {
+    let mut world = tea_and_mallory();
+    let before = changes(&world, "bob").len();
+    world.disconnect("bob");
+    world.link("alice", "tablet");
+    world.settle();
+    world.forget_logs("bob");
+    world.lure_ahead("mallory", &TEA, "localhost", 100);
+    let made = world.commits("bob");
+
+    world.connect("bob");
+    world.settle_for(10_000);
+    let (commits, waiting) = (world.commits("bob") - made, world.invitations("bob"));
+    remove(&mut world, "bob");
+
+    assert!(commits > 0, "it had to rejoin");
+    assert_eq!(waiting, 0);
+    let told = changes(&world, "bob").split_off(before);
+    assert_eq!(told, [Change::Left]);
+}
+
+#[test]
 fn an_invitation_to_an_entry_that_members_skip_leads_nobody_away() {
     let mut world = tea_and_mallory();
     let before = changes(&world, "bob").len();

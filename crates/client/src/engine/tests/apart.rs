@@ -269,6 +269,29 @@ fn what_waits_for_a_later_epoch_has_a_bound_and_the_rest_is_told_as_missing() {
 }
 
 #[test]
+fn a_device_that_can_keep_nothing_more_still_asks_for_the_log() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.hold_queue("bob", true);
+    world.link("alice", "tablet");
+    world.settle();
+    world.lose_entries("bob");
+    world.fill_held("bob");
+    world.fill_held("bob");
+    world.send("alice", "bob", "early");
+    world.settle();
+
+    world.hold_queue("bob", false);
+    world.settle_for(10_000);
+    world.send("alice", "bob", "in time");
+    world.settle();
+
+    assert_eq!(world.held("bob"), (0, 0));
+    assert!(gaps(&world, "bob") > 0);
+    assert_eq!(world.texts("bob"), ["first", "in time"]);
+}
+
+#[test]
 fn what_waits_for_a_later_epoch_goes_with_the_group() {
     let mut world = tea();
     world.hold_queue("bob", true);

@@ -54,6 +54,18 @@ fn an_altered_copy_of_an_entry_does_not_spoil_the_genuine_one() {
 }
 
 #[test]
+fn what_claims_a_position_that_the_log_does_not_have_is_not_kept() {
+    let mut world = tea();
+
+    world.forge_held("bob", &TEA);
+    let (held, _) = world.held("bob");
+    world.settle_for(10_000);
+
+    assert_eq!(held, 1);
+    assert_eq!(world.held("bob"), (0, 0));
+}
+
+#[test]
 fn nobody_is_removed_because_another_domain_says_that_they_are_gone() {
     let mut world = tea();
     let before = world.commits("alice");

@@ -9,6 +9,7 @@ use commucat_proto::frame::fanout::Change;
 use commucat_proto::frame::group_event::GroupEvent;
 use commucat_proto::frame::group_invite::GroupInvite;
 use commucat_proto::frame::key_update::LogEntry;
+use commucat_proto::frame::msg::Msg;
 use commucat_proto::id::{AccountKey, Domain, GroupId, MessageId};
 use commucat_proto::wire::Cbor as _;
 
@@ -127,12 +128,30 @@ impl World {
     /// `name` makes a group of its own with the id of the one that the others share, and invites the first
     /// of them there: as from the next position of the log, and from a hub.
     pub(in crate::engine::tests) fn lure(&mut self, name: &str, names: &[&str], hub: &str) {
+        self.lure_ahead(name, names, hub, 1);
+    }
+
+    /// The same, as from a position so far behind the end of the log.
+    pub(in crate::engine::tests) fn lure_ahead(
+        &mut self,
+        name: &str,
+        names: &[&str],
+        hub: &str,
+        ahead: u64,
+    ) {
         let group = self.group_of(names);
         let victim = self.devices[names[0]].core.account.clone();
         let mut invite = self.own_welcome(name, group, victim.key.unwrap());
-        invite.position = self.groups[&group].head + 1;
+        invite.position = self.groups[&group].head + ahead;
         invite.hub = Domain::parse(hub).unwrap();
         self.push(names[0], FrameType::GroupInvite, invite.encode().into());
+    }
+
+    /// Another domain sent a device what claims a position that the log of the group of these does not have.
+    pub(in crate::engine::tests) fn forge_held(&mut self, name: &str, names: &[&str]) {
+        let group = self.group_of(names);
+        let msg = Msg::new(1 << 40, MessageId::new([9; 16]), b"rubbish");
+        self.step(name, |core| core.hold(&group, &msg));
     }
 
     /// A Welcome to a group that only its maker is in.
