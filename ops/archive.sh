@@ -4,7 +4,7 @@
 # `--built dev` packs what `cargo build` has built, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=dist built= deb=yes
+profile=dist built='' deb=yes
 while [ $# -gt 0 ]; do
   case $1 in
     --built) profile=$2 built=yes; shift ;;
