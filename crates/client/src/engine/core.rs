@@ -78,6 +78,11 @@ pub(crate) struct Core {
     pub(super) intents: BTreeSet<GroupId>,
     /// Failed attempts in a row, by conversation.
     pub(super) failures: HashMap<GroupId, u32>,
+    /// Conversations in which a hub refused something as if this device had missed an entry: a log that
+    /// shows none is no success.
+    pub(super) doubted: BTreeSet<GroupId>,
+    /// How often a hub said that it does not know this device, by conversation, since it last did.
+    pub(super) unknown: HashMap<GroupId, u32>,
 }
 
 impl Core {
@@ -131,6 +136,8 @@ impl Core {
             stale: BTreeSet::new(),
             intents: BTreeSet::new(),
             failures: HashMap::new(),
+            doubted: BTreeSet::new(),
+            unknown: HashMap::new(),
         };
         core.restore_waiting()?;
         core.restore_unsettled()?;

@@ -112,7 +112,7 @@ impl Core {
                 continue;
             };
             self.room_made();
-            self.failures.remove(&group);
+            self.no_failures(&group);
             self.settled(&group, number, run.status)?;
             // Custody of an older message may be told after a newer one has failed.
             self.mend(&group);
@@ -167,8 +167,7 @@ impl Core {
             self.change(&group, |one| one.behind = true);
             self.stale.insert(group);
         } else if title == Title::Conflict || title == Title::NotFound {
-            self.change(&group, |one| one.behind = true);
-            self.later(&group, problem);
+            self.doubt(&group, problem);
         } else if title == Title::PayloadTooLarge || title == Title::InvalidControlPayload {
             // It can never be sent; what is behind it must not wait for ever.
             tracing::warn!(code = title.as_str(), "a message is refused for good");

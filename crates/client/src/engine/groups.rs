@@ -382,7 +382,8 @@ impl Core {
     /// The membership in a group is over, or another one begins: what failed or is under way in the old
     /// one says nothing about the next.
     pub(super) fn begin_anew(&mut self, group: &GroupId) {
-        self.failures.remove(group);
+        self.no_failures(group);
+        self.unknown.remove(group);
         self.retry.remove(group);
         self.looks.remove(group);
         if let Some(online) = &mut self.online {

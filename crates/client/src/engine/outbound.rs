@@ -85,7 +85,13 @@ impl Core {
             }
             // Binding asks the home server only; a hub that refuses must not be asked without pause.
             let has_failed = self.failures.contains_key(group) && self.retry.contains_key(group);
-            return if has_failed { Ok(()) } else { self.bind(group) };
+            // Nor one that does not know this device, before the log tells otherwise.
+            let is_unknown = self.unknown.contains_key(group);
+            return if has_failed || is_unknown {
+                Ok(())
+            } else {
+                self.bind(group)
+            };
         };
         if binding != Binding::Bound {
             return Ok(());
@@ -271,6 +277,19 @@ impl Core {
             });
         let at = Timestamp::from_millis(self.now.as_millis().saturating_add(wait));
         self.retry.insert(*group, at);
+    }
+
+    /// Something was refused as if this device had missed an entry: the log tells.
+    pub(super) fn doubt(&mut self, group: &GroupId, problem: &Problem) {
+        self.change(group, |one| one.behind = true);
+        self.doubted.insert(*group);
+        self.later(group, problem);
+    }
+
+    /// What was asked in a conversation succeeds.
+    pub(super) fn no_failures(&mut self, group: &GroupId) {
+        self.failures.remove(group);
+        self.doubted.remove(group);
     }
 
     /// A result was of no use; the request is repeated later.

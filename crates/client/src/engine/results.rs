@@ -21,6 +21,8 @@ use crate::event::{Change, Event};
 const ADD_MAX: usize = 50;
 /// A hub keeps the GroupInfos of its last positions (CCP-1 section 5.4): none that opens is older.
 const INFOS_KEPT: u64 = 16;
+/// How often a hub has to say that it does not know this device.
+const LOOKS: u32 = 4;
 
 impl Core {
     /// A request succeeded.
@@ -51,21 +53,13 @@ impl Core {
                     core.on_committed(&group, &committed)
                 })
             }
-            Purpose::Log(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                core.on_log(&group, &fetched)
-            }),
-            Purpose::Rejoin(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                core.on_rejoin(&group, &fetched)
-            }),
-            Purpose::Since(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                core.on_since(&group, fetched)
-            }),
-            Purpose::Compare(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                core.on_compare(&group, &fetched)
-            }),
-            Purpose::Gone(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                core.on_list_of_group(&group, &fetched)
-            }),
+            Purpose::Log(group) => self.read_fetched(purpose, result, group, Self::on_log),
+            Purpose::Rejoin(group) => self.read_fetched(purpose, result, group, Self::on_rejoin),
+            Purpose::Since(group) => self.read_fetched(purpose, result, group, Self::on_since),
+            Purpose::Compare(group) => self.read_fetched(purpose, result, group, Self::on_compare),
+            Purpose::Gone(group) => {
+                self.read_fetched(purpose, result, group, Self::on_list_of_group)
+            }
             Purpose::Welcome(group) => self.read(purpose, result, |core, fetched: FetchResult| {
                 match core.invitation(&group)?.filter(|_| !core.is_active(&group)) {
                     Some(_) if fetched.group_infos.is_empty() => {
@@ -113,6 +107,20 @@ impl Core {
                 self.on_request_error(purpose, &Problem::new(Title::FederationFailure, ""))
             }
         }
+    }
+
+    /// Reads what a hub tells a member of a group.
+    fn read_fetched(
+        &mut self,
+        purpose: Purpose,
+        result: &Bytes,
+        group: GroupId,
+        then: impl FnOnce(&mut Self, &GroupId, &FetchResult) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        self.read(purpose, result, |core, fetched| {
+            core.unknown.remove(&group);
+            then(core, &group, &fetched)
+        })
     }
 
     fn on_bound(&mut self, group: &GroupId) {
@@ -247,7 +255,7 @@ impl Core {
         group: &GroupId,
         committed: &KeyUpdateResult,
     ) -> Result<(), ClientError> {
-        self.failures.remove(group);
+        self.no_failures(group);
         if !committed.refused.is_empty() {
             // In the tree without a Welcome: out again, so that another attempt can be made.
             self.intend(group, Intent::Remove(committed.refused.clone()));
@@ -280,8 +288,9 @@ impl Core {
             return Ok(());
         }
         let after = self.conversations.get(group).map_or(0, |one| one.position);
-        if after > before || after >= fetched.head {
-            self.failures.remove(group);
+        let is_told = after >= fetched.head && !self.doubted.contains(group);
+        if after > before || is_told {
+            self.no_failures(group);
         }
         // What came while the answer was under way may be newer than the answer.
         if (after >= fetched.head || after == before) && !self.overtaken.contains(group) {
@@ -339,7 +348,7 @@ impl Core {
         self.fetch(group, from, want, Purpose::Since(*group))
     }
 
-    fn on_since(&mut self, group: &GroupId, fetched: FetchResult) -> Result<(), ClientError> {
+    fn on_since(&mut self, group: &GroupId, fetched: &FetchResult) -> Result<(), ClientError> {
         let known = self
             .online
             .as_mut()
@@ -353,12 +362,12 @@ impl Core {
             return Ok(());
         }
         let reached = rejoining.since.last().map(|entry| entry.position);
-        let is_next = |entry: &LogEntry| {
+        let is_next = |entry: &&LogEntry| {
             entry.group == *group && reached.is_none_or(|reached| entry.position > reached)
         };
         rejoining
             .since
-            .extend(fetched.entries.into_iter().filter(is_next));
+            .extend(fetched.entries.iter().filter(is_next).cloned());
         match rejoining.since.last().map(|entry| entry.position) {
             Some(last) if last < rejoining.head && Some(last) != reached => {
                 if let Some(online) = &mut self.online {
@@ -421,8 +430,7 @@ impl Core {
                 if let Some(online) = &mut self.online {
                     online.unbind(&group);
                 }
-                self.change(&group, |one| one.behind = true);
-                self.later(&group, problem);
+                self.doubt(&group, problem);
                 Ok(())
             }
             Purpose::Create(group) if problem.title == Title::Conflict => {
@@ -473,10 +481,9 @@ impl Core {
 
     /// The GroupInfo that an invitation needs did not come.
     fn on_welcome_error(&mut self, group: &GroupId, problem: &Problem) -> Result<(), ClientError> {
-        let tried = self.failures.get(group).copied().unwrap_or(0);
-        if problem.title == Title::NotFound && tried >= 3 {
+        if problem.title == Title::NotFound && self.is_unknown(group) {
             tracing::warn!("an invitation is given up");
-            self.failures.remove(group);
+            self.begin_anew(group);
             return self.decline(group);
         }
         self.later(group, problem);
@@ -504,11 +511,20 @@ impl Core {
     /// The hub does not know this device in that group: it was removed, or the group is gone. It
     /// may also be a hub that was restored, so one look is not enough.
     fn not_found(&mut self, group: &GroupId) -> Result<(), ClientError> {
-        if self.failures.get(group).copied().unwrap_or(0) >= 3 {
+        if self.is_unknown(group) {
             return self.end(group, Change::Left);
         }
+        // What was asked may not be asked again, but the log is.
+        self.change(group, |one| one.behind = true);
         self.later(group, &Problem::new(Title::NotFound, ""));
         Ok(())
+    }
+
+    /// Counts that a hub does not know this device; whether it is to be believed.
+    fn is_unknown(&mut self, group: &GroupId) -> bool {
+        let count = self.unknown.entry(*group).or_insert(0);
+        *count += 1;
+        *count >= LOOKS
     }
 
     fn on_commit_error(&mut self, group: &GroupId, problem: &Problem) -> Result<(), ClientError> {
@@ -529,22 +545,23 @@ impl Core {
             }
             let position = self.conversations.get(group).map_or(0, |one| one.position);
             let ahead = problem.extra.head.is_some_and(|head| head > position);
-            if problem.extra.more || ahead || problem.extra.missing.is_empty() {
+            if problem.extra.more || ahead {
                 self.change(group, |one| one.behind = true);
             }
             if problem.extra.missing.is_empty() {
-                self.later(group, problem);
+                self.doubt(group, problem);
             }
             return Ok(());
         }
         if title == Title::NotFound {
-            self.change(group, |one| one.behind = true);
+            self.doubt(group, problem);
             if self.chat.is_rejoining(group) {
                 // The next GroupInfos that it asks for show whether it is out.
                 self.withdraw(group)?;
             }
+            return Ok(());
         }
-        if title == Title::NotFound || busy.contains(&title) {
+        if busy.contains(&title) {
             self.later(group, problem);
             return Ok(());
         }

@@ -181,6 +181,43 @@ fn a_device_that_an_unreadable_entry_struck_off_the_list_finds_out() {
 }
 
 #[test]
+fn a_hub_that_answers_nonsense_and_then_does_not_know_a_device_for_a_moment_loses_no_member() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.garble_answers("bob", true);
+    world.forge_end("bob", &["alice", "bob"]);
+    world.settle();
+    world.garble_answers("bob", false);
+    world.forget_members(true);
+    world.pass(2_000);
+    world.settle();
+
+    world.forget_members(false);
+    world.settle_for(10_000);
+    world.send("bob", "alice", "still here");
+    world.send("alice", "bob", "and I");
+    world.settle();
+
+    assert_eq!(changes(&world, "bob", Change::Left), 0);
+    assert_eq!(world.texts("alice"), ["still here"]);
+    assert_eq!(world.texts("bob"), ["first", "and I"]);
+}
+
+#[test]
+fn a_hub_that_lost_an_entry_is_asked_for_the_next_one_in_pauses_that_grow() {
+    let mut world = tea();
+    let before = world.commits("alice");
+    world.lose_last_entry(&["alice", "bob", "carol"]);
+
+    let (group, who) = ("tea".to_owned(), "carol".to_owned());
+    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.settle_for(60_000);
+
+    let tried = world.commits("alice") - before;
+    assert!((2..10).contains(&tried), "{tried}");
+}
+
+#[test]
 fn an_admin_cannot_make_an_owners_device_remove_an_owner() {
     let mut world = two();
     world.talk("alice", "bob");

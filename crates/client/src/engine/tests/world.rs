@@ -116,6 +116,8 @@ pub(super) struct World {
     hide_lists: bool,
     hide_packages: bool,
     hide_infos: bool,
+    /// Hubs know no member of any group.
+    knows_nobody: bool,
     /// Hubs of other groups than this entry's say that it is in their logs.
     misleads: Option<LogEntry>,
 }
@@ -603,7 +605,8 @@ impl World {
             let mut problem = Problem::new(Title::Conflict, "");
             problem.extra.head = Some(group.head);
             let kept = usize::try_from(group.first_kept.max(1)).unwrap() - 1;
-            problem.extra.missing = group.log[at.max(kept)..].to_vec();
+            let missing = group.log.get(at.max(kept)..);
+            problem.extra.missing = missing.unwrap_or_default().to_vec();
             problem.extra.more = kept > at;
             return self.refuse(name, sequence, problem);
         }
@@ -771,7 +774,8 @@ impl World {
         let FetchAccess::Member { handle, .. } = &fetch.access else {
             panic!("{name} is no joiner");
         };
-        if !group.list.iter().any(|entry| entry.handle == *handle) {
+        let is_known = group.list.iter().any(|entry| entry.handle == *handle);
+        if !is_known || self.knows_nobody {
             return self.refuse(name, sequence, Problem::new(Title::NotFound, ""));
         }
         let mut result = FetchResult {

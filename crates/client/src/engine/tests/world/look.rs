@@ -331,6 +331,20 @@ impl World {
         self.hide_infos = hide;
     }
 
+    /// A hub that is being restored knows nobody yet.
+    pub(in crate::engine::tests) fn forget_members(&mut self, forget: bool) {
+        self.knows_nobody = forget;
+    }
+
+    /// The hub was restored from before the last entry of the only group of these devices.
+    pub(in crate::engine::tests) fn lose_last_entry(&mut self, names: &[&str]) {
+        let id = self.group_of(names);
+        let group = self.groups.get_mut(&id).unwrap();
+        group.log.pop().expect("there is one");
+        group.infos.pop();
+        group.head -= 1;
+    }
+
     /// The Welcomes that a device makes need a GroupInfo, as those of large groups do.
     pub(in crate::engine::tests) fn make_groups_large(&mut self, name: &str) {
         let device = self.devices.get_mut(name).unwrap();
