@@ -18,6 +18,8 @@ use crate::error::ClientError;
 /// How often a list is looked at for one who is said to be gone, and what doubles between two looks.
 const LOOKS_MAX: u32 = 6;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Handles of a group that are kept while it is not known whether they are members.
+const NAMED_MAX: usize = 256;
 
 /// Looking for whoever is said to be gone.
 pub(super) struct Look {
@@ -33,27 +35,45 @@ impl Core {
         group: &GroupId,
         handles: &[Handle],
     ) -> Result<(), ClientError> {
-        // Strangers whom nobody has decided about are not shown that this device reads along.
-        let is_undecided = |one: &super::model::Conversation| one.request.is_some();
-        if self.conversations.get(group).is_none_or(is_undecided) {
-            return Ok(());
-        }
-        let named = self.members_to_remove(group, |one| handles.contains(one))?;
+        let named = if self.cannot_look(group) {
+            handles.to_vec()
+        } else {
+            self.members_to_remove(group, |one| handles.contains(one))?
+        };
         self.change(group, |one| {
             let known = std::mem::take(&mut one.gone).into_iter();
             let others = known.filter(|handle| !named.contains(handle));
-            one.gone = others.chain(named.iter().copied()).collect();
+            let all = others.chain(named.iter().copied());
+            one.gone = all.take(NAMED_MAX).collect();
         });
         self.looks.remove(group);
         self.awake.insert(*group);
         Ok(())
     }
 
+    /// Whether it has to wait what is said of who is gone. The entry that adds one of them may be missing
+    /// here; and strangers whom nobody has decided about are not shown that this device reads along.
+    fn cannot_look(&self, group: &GroupId) -> bool {
+        let one = self.conversations.get(group);
+        one.is_some_and(|one| one.behind || one.rejoin || one.request.is_some())
+    }
+
     /// Asks for the list if somebody is said to be gone; true if the answer is waited for.
     pub(super) fn look_for_gone(&mut self, group: &GroupId) -> Result<bool, ClientError> {
-        let one = self.conversations.get(group);
         let has_to_wait = self.looks.get(group).is_some_and(|look| look.at.is_some());
-        if has_to_wait || one.is_none_or(|one| one.gone.is_empty()) {
+        let one = self.conversations.get(group);
+        let Some(one) = one.filter(|one| !has_to_wait && !one.gone.is_empty()) else {
+            return Ok(false);
+        };
+        if self.cannot_look(group) {
+            return Ok(false);
+        }
+        let said = one.gone.clone();
+        let named = self.members_to_remove(group, |one| said.contains(one))?;
+        if named.len() < said.len() {
+            self.change(group, |one| one.gone.clone_from(&named));
+        }
+        if named.is_empty() {
             return Ok(false);
         }
         let want = Want {
@@ -73,6 +93,10 @@ impl Core {
         let Some(one) = self.conversations.get(group) else {
             return Ok(());
         };
+        if self.cannot_look(group) {
+            // It is asked for again when the log is read.
+            return Ok(());
+        }
         // One from before a member was added says nothing of that one.
         let is_new = fetched.head >= one.position;
         let named = one.gone.clone();

@@ -593,6 +593,44 @@ fn a_hub_that_repeats_who_is_gone_makes_no_more_work() {
     assert_eq!((world.listed("carol"), world.intents("alice")), (0, 0));
 }
 
+#[test]
+fn whoever_is_said_to_be_gone_before_it_is_known_that_they_were_added_is_removed() {
+    let mut world = two();
+    world.talk("alice", "bob");
+    world.hold_queue("alice", true);
+    world.repeat_entry("alice", "bob");
+    world.link("bob", "laptop");
+    world.settle();
+    let told = world.tell_gone("alice", &["laptop"]);
+    world.take_off(&told);
+
+    world.hold_queue("alice", false);
+    world.settle_for(60_000);
+
+    assert_eq!(world.members("alice", &["alice", "bob"]), 2);
+}
+
+#[test]
+fn whoever_is_said_to_be_gone_from_the_group_of_a_stranger_is_removed_when_it_is_accepted() {
+    let mut world = two();
+    world.link("bob", "laptop");
+    world.send("alice", "bob", "first");
+    world.settle();
+    world.disconnect("alice");
+    let told = world.tell_gone("alice", &["laptop"]);
+    world.repeat_event("bob", &told);
+    world.take_off(&told);
+    let before = world.commits("bob");
+    world.settle_for(60_000);
+    let undecided = world.commits("bob");
+
+    world.accept("bob", "alice");
+    world.settle_for(60_000);
+
+    assert_eq!(undecided, before);
+    assert_eq!(world.members("bob", &["alice", "bob"]), 2);
+}
+
 /// Alice and Bob know each other; she makes a group with him that needs a GroupInfo, which he does not get.
 fn large_tea(lacks: impl FnOnce(&mut World)) -> World {
     let mut world = two();

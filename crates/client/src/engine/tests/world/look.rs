@@ -416,6 +416,13 @@ impl World {
         queue.push_back((FrameType::GroupEvent, event.clone()));
     }
 
+    /// How many members a device sees in the only group of these devices.
+    pub(in crate::engine::tests) fn members(&mut self, name: &str, names: &[&str]) -> usize {
+        let group = self.group_of(names);
+        let device = self.devices.get_mut(name).unwrap();
+        device.core.devices_in(&group)
+    }
+
     /// How many changes of its groups a device has yet to make.
     pub(in crate::engine::tests) fn intents(&self, name: &str) -> usize {
         let core = &self.devices[name].core;
