@@ -38,7 +38,10 @@ impl Core {
         // there would be gone.
         let is_caught_up = online.caught_up.is_some();
         match stage {
-            None | Some(Stage::Left) => self.resume_invitation(group),
+            None | Some(Stage::Left) => {
+                self.resume_leave(group);
+                self.resume_invitation(group)
+            }
             Some(Stage::Planned) => self.ask_reference(group),
             Some(Stage::Creating) => self.send_create(group),
             Some(Stage::Active) => {
@@ -353,6 +356,16 @@ impl Core {
         self.end(group, change)?;
         self.send_leave(group);
         Ok(())
+    }
+
+    /// Says again that this device leaves for good, if the server could not take it.
+    fn resume_leave(&mut self, group: &GroupId) {
+        let is_leaving = self.conversations.get(group).is_some_and(|one| one.leaving);
+        let purpose = Purpose::Leave(*group);
+        let is_pending = |online: &super::online::Online| online.is_pending(&purpose);
+        if is_leaving && !self.online.as_ref().is_some_and(is_pending) {
+            self.send_leave(group);
+        }
     }
 
     pub(super) fn send_leave(&mut self, group: &GroupId) {

@@ -471,11 +471,11 @@ impl Core {
             }
             Purpose::PutList => self.on_list_refused(problem),
             Purpose::Welcome(group) => self.on_welcome_error(&group, problem),
-            Purpose::Leave(_)
-            | Purpose::Unbind(_)
-            | Purpose::Count
-            | Purpose::Publish
-            | Purpose::Capability => Ok(()),
+            Purpose::Leave(group) => {
+                self.later(&group, problem);
+                Ok(())
+            }
+            Purpose::Unbind(_) | Purpose::Count | Purpose::Publish | Purpose::Capability => Ok(()),
         }
     }
 

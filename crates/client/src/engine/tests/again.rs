@@ -230,6 +230,25 @@ fn whoever_leaves_is_not_brought_back_before_the_hub_knows() {
 }
 
 #[test]
+fn a_device_whose_leave_the_server_could_not_take_says_it_again_and_can_come_back() {
+    let mut world = tea();
+    let before = changes(&world, "bob").len();
+    let (leaves, listed) = (world.leaves("bob"), world.listed("bob"));
+    world.refuse_next_leave("bob");
+
+    let group = "tea".to_owned();
+    world.ask("bob", |reply| Command::Leave { group, reply });
+    world.settle_for(5_000);
+    let left = (world.leaves("bob") - leaves, listed - world.listed("bob"));
+    remove(&mut world, "bob");
+    invite(&mut world, "bob");
+
+    assert_eq!(left, (1, 1));
+    let told = changes(&world, "bob").split_off(before);
+    assert_eq!(told, [Change::Left, Change::Ready]);
+}
+
+#[test]
 fn a_device_added_behind_a_full_queue_reads_what_the_queue_had_no_room_for() {
     let mut world = two();
     world.talk("alice", "bob");

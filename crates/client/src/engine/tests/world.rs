@@ -87,6 +87,8 @@ struct Device {
     lists: Vec<AccountId>,
     /// How often it left a group for good.
     leaves: usize,
+    /// Its next LEAVE for good is refused.
+    refuses_leave: bool,
     /// Whether custody of the next MSG is told later, and of which one it is to be told.
     holds_custody: bool,
     untold: Option<u32>,
@@ -199,6 +201,7 @@ impl World {
             tags: Vec::new(),
             lists: Vec::new(),
             leaves: 0,
+            refuses_leave: false,
             holds_custody: false,
             untold: None,
         };
@@ -441,6 +444,9 @@ impl World {
 
     fn leave(&mut self, name: &str, sequence: u32, leave: &Leave) {
         let device = self.devices.get_mut(name).unwrap();
+        if leave.for_good && std::mem::take(&mut device.refuses_leave) {
+            return self.refuse(name, sequence, Problem::new(Title::StorageFailure, ""));
+        }
         device
             .channels
             .retain(|_, (group, _)| *group != leave.group);

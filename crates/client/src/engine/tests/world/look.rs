@@ -209,6 +209,11 @@ impl World {
         self.devices[name].leaves
     }
 
+    /// The server cannot store the next LEAVE for good of a device.
+    pub(in crate::engine::tests) fn refuse_next_leave(&mut self, name: &str) {
+        self.devices.get_mut(name).unwrap().refuses_leave = true;
+    }
+
     /// The only group in which these devices are.
     pub(super) fn group_of(&self, names: &[&str]) -> GroupId {
         let is_in = |group: &super::Group, name: &str| {
