@@ -61,13 +61,17 @@ impl Core {
                 self.read_fetched(purpose, result, group, Self::on_list_of_group)
             }
             Purpose::Welcome(group) => self.read(purpose, result, |core, fetched: FetchResult| {
-                match core.invitation(&group)?.filter(|_| !core.is_active(&group)) {
-                    Some(_) if fetched.group_infos.is_empty() => {
-                        core.on_welcome_error(&group, &Problem::new(Title::NotFound, ""))
-                    }
-                    Some(invite) => core.take_up(&invite, &infos(&fetched)),
-                    None => Ok(()),
+                let invite = core.invitation(&group)?;
+                let Some(invite) = invite.filter(|_| !core.is_active(&group)) else {
+                    return Ok(());
+                };
+                // What was asked for an earlier invitation says nothing of this one.
+                let mut infos = infos(&fetched);
+                infos.retain(|(position, _)| *position >= invite.position);
+                if infos.is_empty() {
+                    return core.on_welcome_error(&group, &Problem::new(Title::NotFound, ""));
                 }
+                core.take_up(&invite, &infos)
             }),
             Purpose::Leave(group) => {
                 self.change(&group, |one| one.leaving = false);

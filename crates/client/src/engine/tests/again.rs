@@ -289,3 +289,19 @@ fn a_device_that_waited_for_a_group_info_reads_what_came_meanwhile() {
     assert_eq!(tea.devices, all.len());
     assert_eq!(world.texts("bob"), ["first", "welcome"]);
 }
+
+#[test]
+fn an_answer_for_an_earlier_invitation_does_not_end_the_next_one() {
+    let mut world = large_tea(|world| world.hold_answers("bob", true));
+    remove(&mut world, "bob");
+    invite(&mut world, "bob");
+    let waits = world.invitations("bob");
+
+    world.hold_answers("bob", false);
+    world.settle_for(5_000);
+    world.send("alice", "tea", "welcome back");
+    world.settle();
+
+    assert_eq!(waits, 1);
+    assert_eq!(world.texts("bob").last().unwrap(), "welcome back");
+}

@@ -72,6 +72,8 @@ struct Device {
     lose_answers: bool,
     /// Its requests are answered by what is no answer.
     garbles_answers: bool,
+    /// Answers that are on their way for long.
+    answers: Option<VecDeque<AckDown>>,
     /// Refusals that are on their way for long.
     refusals: Option<VecDeque<Frame>>,
     ignore_acks: bool,
@@ -192,6 +194,7 @@ impl World {
             commits: 0,
             lose_answers: false,
             garbles_answers: false,
+            answers: None,
             refusals: None,
             ignore_acks: false,
             refuse: None,
@@ -351,9 +354,12 @@ impl World {
     }
 
     fn answer(&mut self, name: &str, ack: &AckDown) {
-        let device = &self.devices[name];
+        let device = self.devices.get_mut(name).unwrap();
         if device.lose_answers {
             return;
+        }
+        if let Some(held) = &mut device.answers {
+            return held.push_back(ack.clone());
         }
         let mut ack = ack.clone();
         if device.garbles_answers

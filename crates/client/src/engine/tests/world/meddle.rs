@@ -31,6 +31,15 @@ impl World {
         self.deliver(name);
     }
 
+    /// Answers do not get to the device, while everything else does; then all of them do.
+    pub(in crate::engine::tests) fn hold_answers(&mut self, name: &str, hold: bool) {
+        let answers = &mut self.devices.get_mut(name).unwrap().answers;
+        let held = std::mem::replace(answers, hold.then(VecDeque::new));
+        for ack in held.unwrap_or_default() {
+            self.answer(name, &ack);
+        }
+    }
+
     /// Refusals do not get to the device, while everything else does; then all of them do.
     pub(in crate::engine::tests) fn hold_refusals(&mut self, name: &str, hold: bool) {
         let refusals = &mut self.devices.get_mut(name).unwrap().refusals;
