@@ -1,7 +1,7 @@
 about="unit files, image, .deb, archive, deployment, proxies, workflows, monitoring, as an operator uses them"
 packages=(
   openssl:openssl systemd-analyze:systemd promtool:prometheus shellcheck:shellcheck
-  nginx:nginx haproxy:haproxy debootstrap:debootstrap sshd:openssh-server strip:binutils dpkg-shlibdeps:dpkg-dev curl:curl
+  nginx:nginx haproxy:haproxy debootstrap:debootstrap sshd:openssh-server strip:binutils dpkg-shlibdeps:dpkg-dev curl:curl patch:patch
 )
 
 # ./test packaging [PART]...: units, names, workflows, monitoring, archive, deb, image, deploy, proxies
