@@ -3,6 +3,9 @@
 # (docs/decisions/0510). Arguments go to `cargo build`: ops/build.sh -p commucat-server -p commucat-cli
 set -euo pipefail
 cd "$(dirname "$0")/.."
+for tool in patch python3; do
+  command -v "$tool" >/dev/null || { echo "ops/build.sh needs $tool" >&2; exit 1; }
+done
 { read -r target && read -r h2; } < <(cargo metadata --format-version 1 --locked | python3 -c '
 import json, os, sys
 metadata = json.load(sys.stdin)
