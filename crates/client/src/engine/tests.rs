@@ -33,13 +33,7 @@ fn tea() -> World {
     world.add_contact("alice", &link, "carol");
     let link = world.contact_link("alice");
     world.add_contact("carol", &link, "alice");
-    let members = vec!["bob".to_owned(), "carol".to_owned()];
-    let name = "tea".to_owned();
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("alice", "tea", &["bob", "carol"]);
     world.settle();
     world
 }
@@ -188,12 +182,7 @@ fn answers_that_do_not_decode_stop_nothing() {
     world.disconnect("bob");
     world.garble_answers("bob", true);
     world.connect("bob");
-    let (name, members) = ("tea".to_owned(), vec!["alice".to_owned()]);
-    world.ask("bob", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("bob", "tea", &["alice"]);
     world.settle();
 
     world.garble_answers("bob", false);
@@ -366,13 +355,7 @@ fn a_group_has_a_name_members_and_messages() {
     world.add_contact("alice", &link, "carol");
     world.settle();
 
-    let members = vec!["bob".to_owned(), "carol".to_owned()];
-    let name = "tea".to_owned();
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("alice", "tea", &["bob", "carol"]);
     world.send("alice", "tea", "welcome");
     world.settle();
     world.send("bob", "tea", "thanks");
@@ -426,11 +409,9 @@ fn tea_with_a_blocked_one() -> World {
 fn whoever_is_put_into_a_known_group_by_somebody_blocked_leaves_it() {
     let mut world = tea_with_a_blocked_one();
     world.disconnect("bob");
-    let (group, who) = ("tea".to_owned(), "bob".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "bob");
     world.settle();
-    let (group, who) = ("tea".to_owned(), "bob".to_owned());
-    world.ask("carol", |reply| Command::Invite { group, who, reply });
+    world.invite("carol", "tea", "bob");
     world.settle();
     let listed = world.listed("bob");
 
@@ -450,12 +431,7 @@ fn a_group_of_somebody_blocked_is_left_until_the_server_has_heard() {
     let mut world = tea_with_a_blocked_one();
     let leaves = world.leaves("bob");
     world.lose_answers("bob", true);
-    let (name, members) = ("cake".to_owned(), vec!["bob".to_owned()]);
-    world.ask("carol", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("carol", "cake", &["bob"]);
     world.settle();
 
     for _ in 0..3 {
@@ -515,18 +491,12 @@ fn two_who_start_at_the_same_time_end_up_in_one_conversation() {
 fn a_removed_member_is_out_and_the_others_go_on() {
     let mut world = two();
     world.talk("alice", "bob");
-    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned()]);
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("alice", "tea", &["bob"]);
     world.settle();
     world.send("alice", "tea", "one");
     world.settle();
 
-    let (group, who) = ("tea".to_owned(), "bob".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "bob");
     world.settle();
     world.send("alice", "tea", "two");
     world.settle();
@@ -539,8 +509,7 @@ fn a_removed_member_is_out_and_the_others_go_on() {
 fn what_is_written_after_a_removal_is_not_for_the_removed() {
     let mut world = tea();
     world.hold_commits(true);
-    let (group, who) = ("tea".to_owned(), "carol".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "carol");
     world.send("alice", "tea", "between us");
     world.settle();
     let (outbox, is_busy) = (
@@ -560,8 +529,7 @@ fn what_can_not_be_sent_any_more_is_told_to_its_author() {
     let mut world = tea();
     world.disconnect("bob");
     world.send("bob", "tea", "too late");
-    let (group, who) = ("tea".to_owned(), "bob".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "bob");
     world.settle();
 
     world.connect("bob");
@@ -637,12 +605,7 @@ fn large_tea(lacks: impl FnOnce(&mut World)) -> World {
     world.talk("alice", "bob");
     world.make_groups_large("alice");
     lacks(&mut world);
-    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned()]);
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("alice", "tea", &["bob"]);
     world.send("alice", "tea", "welcome");
     world.settle();
     world
@@ -681,18 +644,11 @@ fn the_channel_of_a_group_that_is_over_serves_another_one() {
     let mut world = two();
     world.talk("alice", "bob");
     for name in ["tea", "coffee"] {
-        let (name, members) = (name.to_owned(), vec!["bob".to_owned()]);
-        let group = name.clone();
-        world.ask("alice", |reply| Command::CreateGroup {
-            name,
-            members,
-            reply,
-        });
+        world.create_group("alice", name, &["bob"]);
         world.settle();
-        world.send("bob", &group, &group);
+        world.send("bob", name, name);
         world.settle();
-        let who = "bob".to_owned();
-        world.ask("alice", |reply| Command::Remove { group, who, reply });
+        world.remove("alice", name, "bob");
         world.settle();
     }
 

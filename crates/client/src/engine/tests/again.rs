@@ -19,14 +19,12 @@ fn changes(world: &World, name: &str) -> Vec<Change> {
 }
 
 fn remove(world: &mut World, who: &str) {
-    let (group, who) = ("tea".to_owned(), who.to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", who);
     world.settle();
 }
 
 fn invite(world: &mut World, who: &str) {
-    let (group, who) = ("tea".to_owned(), who.to_owned());
-    world.ask("alice", |reply| Command::Invite { group, who, reply });
+    world.invite("alice", "tea", who);
     world.settle();
 }
 
@@ -256,13 +254,7 @@ fn a_device_added_behind_a_full_queue_reads_what_the_queue_had_no_room_for() {
     let link = world.contact_link("carol");
     world.add_contact("alice", &link, "carol");
     world.disconnect("bob");
-    let members = vec!["bob".to_owned(), "carol".to_owned()];
-    let name = "tea".to_owned();
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("alice", "tea", &["bob", "carol"]);
     world.settle();
 
     world.overflow("bob");

@@ -74,8 +74,7 @@ fn a_rejoin_that_loses_the_race_is_made_again() {
 fn a_device_that_missed_a_removal_leaves_instead_of_following_what_was_before_it() {
     let mut world = tea();
     world.disconnect("bob");
-    let (group, who) = ("tea".to_owned(), "carol".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "carol");
     world.settle();
 
     world.forget_logs("bob");
@@ -209,8 +208,7 @@ fn a_hub_that_lost_an_entry_is_asked_for_the_next_one_in_pauses_that_grow() {
     let before = world.commits("alice");
     world.lose_last_entry(&["alice", "bob", "carol"]);
 
-    let (group, who) = ("tea".to_owned(), "carol".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "carol");
     world.settle_for(60_000);
 
     let tried = world.commits("alice") - before;
@@ -332,8 +330,7 @@ fn a_device_that_can_keep_nothing_more_still_asks_for_the_log() {
 fn what_waits_for_a_later_epoch_goes_with_the_group() {
     let mut world = tea();
     world.hold_queue("bob", true);
-    let (group, who) = ("tea".to_owned(), "carol".to_owned());
-    world.ask("alice", |reply| Command::Remove { group, who, reply });
+    world.remove("alice", "tea", "carol");
     world.settle();
     world.lose_entries("bob");
     world.garble_answers("bob", true);

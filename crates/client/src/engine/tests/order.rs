@@ -154,13 +154,8 @@ fn what_comes_back_for_good_is_told_to_those_who_wait_for_it() {
 fn a_name_that_comes_back_is_sent_again() {
     let mut world = two();
     world.talk("alice", "bob");
-    let (name, members) = ("tea".to_owned(), vec!["bob".to_owned()]);
     world.drop_next_message("alice");
-    world.ask("alice", |reply| Command::CreateGroup {
-        name,
-        members,
-        reply,
-    });
+    world.create_group("alice", "tea", &["bob"]);
     world.move_away("alice");
     world.settle();
     let name = world.last_of("alice");

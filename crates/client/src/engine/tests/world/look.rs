@@ -63,6 +63,26 @@ impl World {
         self.ask(name, |reply| Command::Send { to, text, reply });
     }
 
+    pub(in crate::engine::tests) fn create_group(&mut self, by: &str, name: &str, who: &[&str]) {
+        let name = name.to_owned();
+        let members = who.iter().map(|&one| one.to_owned()).collect();
+        self.ask(by, |reply| Command::CreateGroup {
+            name,
+            members,
+            reply,
+        });
+    }
+
+    pub(in crate::engine::tests) fn invite(&mut self, by: &str, group: &str, who: &str) {
+        let (group, who) = (group.to_owned(), who.to_owned());
+        self.ask(by, |reply| Command::Invite { group, who, reply });
+    }
+
+    pub(in crate::engine::tests) fn remove(&mut self, by: &str, group: &str, who: &str) {
+        let (group, who) = (group.to_owned(), who.to_owned());
+        self.ask(by, |reply| Command::Remove { group, who, reply });
+    }
+
     /// Writes `first` and accepts it.
     pub(in crate::engine::tests) fn talk(&mut self, from: &str, to: &str) {
         self.send(from, to, "first");
