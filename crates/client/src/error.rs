@@ -106,6 +106,10 @@ impl ClientError {
             Self::Timeout => "try again; `commucat status` shows the state of the connection",
             Self::Vault(error) => vault_hint(error),
             Self::Invalid { .. } => "copy it whole, with nothing added; quote it in the shell",
+            Self::Unknown {
+                what: "request", ..
+            } => "`commucat request list` shows who wants to talk to you",
+            Self::Unknown { what: "device", .. } => "`commucat device list` shows your devices",
             Self::Unknown { .. } => "`commucat contacts` and `commucat groups` list the names",
             Self::NameTaken { .. } => "choose another name",
             Self::Server { .. } => "see section 7 of docs/PROTOCOL.md for what it means",

@@ -72,7 +72,9 @@ pub(crate) async fn run(
                 conversation,
                 change,
             }) => {
-                listener.learn_groups().await?;
+                if matches!(change, Change::Ready | Change::Settings) {
+                    listener.learn_groups().await?;
+                }
                 listener.tell_change(conversation, change);
             }
             Some(event) => {
@@ -134,7 +136,11 @@ impl Listener<'_> {
         Ok(self.style.count.is_some_and(|count| self.shown >= count))
     }
 
+    /// Learns the names of groups; a listing for programs has their ids.
     async fn learn_groups(&mut self) -> Result<(), Failure> {
+        if self.style.json {
+            return Ok(());
+        }
         let conversations = self.client.conversations().await?;
         let groups = conversations.into_iter().filter(|one| one.group);
         self.groups.extend(groups.map(|one| (one.id, one.name)));

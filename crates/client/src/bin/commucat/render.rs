@@ -92,7 +92,6 @@ fn contacts(answer: &Value) -> Vec<String> {
         .collect()
 }
 
-/// One message as a line.
 /// One message among those of other conversations: a group is named, a chat of two is not.
 pub(crate) fn arrived(value: &Value) -> String {
     let group = group_name(&field(value, "group"));
@@ -102,6 +101,7 @@ pub(crate) fn arrived(value: &Value) -> String {
     format!("[{group}] {}", message(value))
 }
 
+/// One message as a line.
 pub(crate) fn message(message: &Value) -> String {
     let tick = field(message, "tick");
     let tick = if tick.is_empty() {
