@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Measures every row of docs/BENCHMARKS.md, with programs built as those of packages, and prints its table
-# as Markdown: median, range and number of runs; the floor and NATS (Debian: nats-server) in turn with the server. Takes six minutes; the
-# machine should do nothing else. `--runs N` (5), `--quick` (one run of each, 0.5 s: only to see that all
-# of it works), `--keep FILE` keeps every run as a line of JSON.
+# as Markdown: median, range and number of runs; the floors and NATS (Debian: nats-server) in turn with the
+# server. Takes eight minutes after the build; the machine should do nothing else. `--runs N` (5), `--quick`
+# (one run of each, 0.5 s: only to see that all of it works), `--keep FILE` keeps every run as a line of JSON.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
