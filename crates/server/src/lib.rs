@@ -14,6 +14,8 @@ mod custody;
 pub mod engine;
 mod events;
 pub mod federation;
+#[cfg(test)]
+mod fixtures;
 pub mod handover;
 pub mod http;
 mod hub;

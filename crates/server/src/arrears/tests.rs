@@ -1,34 +1,13 @@
-use bytes::Bytes;
 use commucat_ledger::FileSink;
-use commucat_proto::id::{AccountKey, DeviceId, NoiseKey};
-use commucat_proto::time::Timestamp;
-use commucat_storage::{Admission, DeviceList, ListedDevice, Location, Options};
+use commucat_proto::id::DeviceId;
+use commucat_storage::{Location, Options};
 
 use super::*;
+use crate::fixtures;
 
 /// Registers a device as if the process had died before the ledger heard of it.
 async fn register(store: &Store, number: u8) -> DeviceId {
-    let key = NoiseKey::new([number; 32]);
-    let id = DeviceId::of_key(&key);
-    let device = ListedDevice {
-        device: id.clone(),
-        noise_key: key,
-        not_before: Timestamp::from_millis(0),
-        not_after: Timestamp::from_millis(u64::MAX / 2),
-    };
-    let signed = Signed {
-        body: Bytes::from(vec![number; 8]),
-        signature: [0; 64],
-    };
-    let list = DeviceList {
-        account_key: AccountKey::new([number; 32]),
-        version: 1,
-        signed: signed.encode().into(),
-        devices: vec![device],
-    };
-    let registered = store.register(list, &id, Admission::Open, clock::now());
-    registered.await.unwrap();
-    id
+    fixtures::device(store, number).await.device
 }
 
 /// A start: the kinds of the entries that were missing.

@@ -9,14 +9,13 @@ use std::time::Duration;
 use commucat_config::Sources;
 use commucat_ledger::{Ledger, NullSink};
 use commucat_proto::error::Title;
-use commucat_proto::id::{AccountKey, DedupeKey, DeviceId, Handle, MessageId, NoiseKey, SealedRef};
-use commucat_proto::time::Timestamp;
+use commucat_proto::id::{DedupeKey, Handle, MessageId, SealedRef};
 use commucat_routing::lane::{Delivery, Pumped};
 use commucat_routing::pipeline::Limits;
 use commucat_routing::ticket::Status as Custody;
 use commucat_services::Redis as Server;
 use commucat_services::redis::prefix;
-use commucat_storage::{Admission, DeviceList, ListedDevice, Location, Options, QueuePosition};
+use commucat_storage::{Location, Options, QueuePosition};
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -24,6 +23,7 @@ use crate::carrier::Serve as _;
 use crate::clock;
 use crate::custody::{self, Author, Frame};
 use crate::engine::{Engine, Nodes as Others, Parts};
+use crate::fixtures;
 use crate::mailbox::Attached;
 use crate::session::Link;
 
@@ -59,7 +59,7 @@ impl World {
         let domain = commucat_proto::id::Domain::parse("localhost").unwrap();
         let store = Store::open(location, Options::default()).await.unwrap();
         Self {
-            queue: register(&store).await,
+            queue: fixtures::device(&store, 5).await.queue,
             store,
             keys: Keys::open(&place.path().join("keys"), &domain, clock::now()).unwrap(),
             prefix: prefix().unwrap(),
@@ -120,27 +120,6 @@ impl World {
             metrics,
         }
     }
-}
-
-/// Registers a device; its queue.
-async fn register(store: &Store) -> QueueId {
-    let key = NoiseKey::new([5; 32]);
-    let id = DeviceId::of_key(&key);
-    let device = ListedDevice {
-        device: id.clone(),
-        noise_key: key,
-        not_before: Timestamp::from_millis(0),
-        not_after: Timestamp::from_millis(u64::MAX / 2),
-    };
-    let list = DeviceList {
-        account_key: AccountKey::new([6; 32]),
-        version: 1,
-        signed: Bytes::from_static(b"a list"),
-        devices: vec![device],
-    };
-    let registered = store.register(list, &id, Admission::Open, clock::now());
-    registered.await.unwrap();
-    store.device_by_key(&key).await.unwrap().unwrap().queue
 }
 
 impl Node {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use commucat_config::Sources;
 use commucat_federation::batch::Outcome;
 use commucat_federation::event::{Body, Class, Event, EventId, Return, Submit};
@@ -11,18 +10,12 @@ use commucat_proto::decoder::{Decoder, Incoming};
 use commucat_proto::frame::group_event::Reason;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::frame::{Direction, FrameType};
-use commucat_proto::id::{
-    AccountKey, DedupeKey, DeviceId, GroupId, Handle, MessageId, NoiseKey, QueueId, SealedRef,
-};
-use commucat_proto::time::Timestamp;
-use commucat_storage::{
-    Admission, Commit, DeviceList, FanoutEntry, JoinKeyChange, ListedDevice, Location, NewGroup,
-    Options,
-};
+use commucat_proto::id::{DedupeKey, GroupId, Handle, MessageId, QueueId, SealedRef};
+use commucat_storage::{Commit, FanoutEntry, Location, NewGroup, Options};
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::clock;
+use crate::{clock, fixtures};
 
 /// Longer than anything here takes, shorter than a handshake may.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -124,27 +117,6 @@ impl Far {
     }
 }
 
-/// A device of this domain.
-async fn device(store: &Store) -> commucat_storage::Device {
-    let key = NoiseKey::new([5; 32]);
-    let id = DeviceId::of_key(&key);
-    let listed = ListedDevice {
-        device: id.clone(),
-        noise_key: key,
-        not_before: Timestamp::from_millis(0),
-        not_after: Timestamp::from_millis(u64::MAX / 2),
-    };
-    let list = DeviceList {
-        account_key: AccountKey::new([6; 32]),
-        version: 1,
-        signed: Bytes::from_static(b"a list"),
-        devices: vec![listed],
-    };
-    let registered = store.register(list, &id, Admission::Open, clock::now());
-    registered.await.unwrap();
-    store.device_by_key(&key).await.unwrap().unwrap()
-}
-
 /// The commit that adds a device with this handle to a new group.
 fn addition(engine: &Engine, group: GroupId, (queue, handle): (QueueId, Handle)) -> Commit {
     let domain = engine.router().domain().clone();
@@ -156,21 +128,7 @@ fn addition(engine: &Engine, group: GroupId, (queue, handle): (QueueId, Handle))
         sealed_ref,
         admin: false,
     };
-    Commit {
-        group,
-        expect: 0,
-        body_hash: [1; 32],
-        entry: Bytes::from_static(b"an entry"),
-        group_info: Bytes::from_static(b"a group info"),
-        add: vec![added],
-        remove: Vec::new(),
-        admins: Vec::new(),
-        join_key: JoinKeyChange::Keep,
-        close: false,
-        deliveries: Vec::new(),
-        relays: Vec::new(),
-        refused: Vec::new(),
-    }
+    fixtures::addition(group, added)
 }
 
 fn far_domain() -> Domain {
@@ -254,7 +212,7 @@ async fn behind_an_event_that_is_held_up_those_of_its_group_wait_and_others_pass
 async fn a_queue_that_turns_out_to_be_revoked_leaves_the_list() {
     let (engine, store, _place) = engine_with(|_| ()).await;
     let far = Far::member(&store, 1).await;
-    let (device, handle) = (device(&store).await, Handle::new([9; 32]));
+    let (device, handle) = (fixtures::device(&store, 5).await, Handle::new([9; 32]));
     let commit = addition(&engine, far.group, (device.queue, handle));
     store.commit(commit, clock::now()).await.unwrap();
     // From now on the hub has the group at hand.

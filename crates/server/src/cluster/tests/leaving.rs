@@ -6,7 +6,7 @@ use commucat_federation::event::{self, Body, Class, Deliver, Delivered, EventId,
 use commucat_proto::frame::group_event::Reason;
 use commucat_proto::frame::msg::Msg;
 use commucat_proto::id::Domain;
-use commucat_storage::{Commit, FanoutEntry, JoinKeyChange, NewGroup};
+use commucat_storage::{FanoutEntry, NewGroup};
 
 use super::*;
 
@@ -46,21 +46,7 @@ impl World {
             join_key: None,
         };
         self.store.create_group(made, clock::now()).await.unwrap();
-        let added = Commit {
-            group: GROUP,
-            expect: 0,
-            body_hash: [1; 32],
-            entry: Bytes::from_static(b"an entry"),
-            group_info: Bytes::from_static(b"a group info"),
-            add: vec![entry(DEVICE, domain, self.reference(domain))],
-            remove: Vec::new(),
-            admins: Vec::new(),
-            join_key: JoinKeyChange::Keep,
-            close: false,
-            deliveries: Vec::new(),
-            relays: Vec::new(),
-            refused: Vec::new(),
-        };
+        let added = fixtures::addition(GROUP, entry(DEVICE, domain, self.reference(domain)));
         self.store.commit(added, clock::now()).await.unwrap();
     }
 }
